@@ -1,0 +1,300 @@
+"""BERT whose attention heads and FFN neurons can be masked and cut: encoder, classifier, loading.
+
+    from models import PrunableBert
+    student = PrunableBert.from_pretrained("outputs/distil/parameter_pruned/kd_70_rte/ckpt")
+
+Masks: one number per attention head, (L, H), and per FFN neuron, (L, F). 1 KEEPS, 0 REMOVES.
+Shapes: B examples, T tokens, D hidden size, L layers, H heads, F neurons (intermediate size), C classes; C = 1 is
+regression. Parameter names are those of Hugging Face's BERT, so any BERT checkpoint loads; transformers lends the
+configuration, the file formats and the hub.
+"""
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import BertConfig, PreTrainedModel
+from transformers.activations import ACT2FN
+from transformers.utils import logging as library_logging
+
+logger = logging.getLogger("stark")
+library_logging.disable_progress_bar()  # reading and writing a checkpoint takes a second
+NOT_FOUND = "no folder, not cached and no hub to ask: give a folder of config.json, model.safetensors and vocab.txt"
+
+
+class Units(NamedTuple):
+    """One value per head and per neuron: masks, gradients and scores all travel in this pair."""
+
+    head: Tensor  # (L, H)
+    neuron: Tensor  # (L, F)
+
+
+def kept_units(config: BertConfig, sparsity: int) -> list[tuple[int, int]]:
+    """Heads and neurons left in each layer at a sparsity that the configuration's sparsity map holds.
+
+    Heads go whole; neurons go in multiples of 8, the nearest to what the map says, as hardware likes it.
+
+    Args:
+        config: `sparsity_map` as in config.json, keys are strings and absent layers lose nothing.
+        sparsity: percent of units removed, 0 to 99.
+
+    Raises:
+        CheckpointError: the map does not hold this sparsity.
+    """
+    sparsity_map = getattr(config, "sparsity_map", None) or {"0": {"head": {}, "neuron": {}}}
+    if str(sparsity) not in sparsity_map:
+        held = ", ".join(sorted(sparsity_map, key=int))
+        raise CheckpointError(f"sparsity {sparsity} is not in the checkpoint's sparsity map, which holds {held}")
+    removed = sparsity_map[str(sparsity)]
+    heads, neurons = config.num_attention_heads, config.intermediate_size
+    return [
+        (
+            heads - removed["head"].get(str(layer), 0),
+            max(0, neurons - 8 * round(removed["neuron"].get(str(layer), 0) / 8)),
+        )
+        for layer in range(config.num_hidden_layers)
+    ]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot serve: one line saying which, what was found and what was expected."""
+
+
+class Embeddings(nn.Module):
+    """Word + position + token-type embeddings, layer norm, dropout."""
+
+    def __init__(self, config: BertConfig):
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:  # (B, T), (B, T) -> (B, T, D)
+        hidden = self.word_embeddings(input_ids) + self.token_type_embeddings(token_type_ids)
+        hidden = hidden + self.position_embeddings.weight[: input_ids.shape[1]]
+        return self.dropout(self.LayerNorm(hidden))
+
+
+class SelfAttention(nn.Module):
+    """Query, key and value of the heads that are left, and their attention."""
+
+    def __init__(self, config: BertConfig, heads: int):
+        super().__init__()
+        self.heads, self.size = heads, config.hidden_size // config.num_attention_heads
+        self.query = nn.Linear(config.hidden_size, heads * self.size)
+        self.key = nn.Linear(config.hidden_size, heads * self.size)
+        self.value = nn.Linear(config.hidden_size, heads * self.size)
+        self.dropout = config.attention_probs_dropout_prob
+
+    def forward(self, queries: Tensor, hidden: Tensor, attention_mask: Tensor, head_mask: Tensor | None) -> Tensor:
+        if self.heads == 0:  # all heads cut: the output projection sees nothing and adds its bias
+            return hidden.new_zeros(*queries.shape[:2], 0)
+        query, key, value = (
+            linear(states).unflatten(-1, (self.heads, self.size)).transpose(1, 2)  # (B, H, T, size)
+            for linear, states in ((self.query, queries), (self.key, hidden), (self.value, hidden))
+        )
+        dropout = self.dropout if self.training else 0.0
+        context = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, dropout_p=dropout)
+        context = context.transpose(1, 2)  # (B, T, H, size)
+        if head_mask is not None:
+            context = context * head_mask[..., None, : self.heads, None]
+        return context.flatten(2)  # (B, T, H * size)
+
+
+class Residual(nn.Module):
+    """LayerNorm(residual + dropout(dense(hidden))): what follows the attention and what follows the FFN."""
+
+    def __init__(self, config: BertConfig, width: int):
+        super().__init__()
+        self.dense = nn.Linear(width, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+        return self.LayerNorm(residual + self.dropout(self.dense(hidden)))
+
+
+class Layer(nn.Module):
+    """Attention over `heads` heads, then an FFN of `neurons` neurons; either may be 0."""
+
+    def __init__(self, config: BertConfig, heads: int, neurons: int):
+        super().__init__()
+        attention = SelfAttention(config, heads)
+        self.attention = nn.ModuleDict({"self": attention, "output": Residual(config, heads * attention.size)})
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, neurons)})
+        self.activation = ACT2FN[config.hidden_act]
+        self.output = Residual(config, neurons)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        attention_mask: Tensor,
+        head_mask: Tensor | None = None,
+        neuron_mask: Tensor | None = None,
+        only_first: bool = False,
+    ) -> Tensor:
+        queries = hidden[:, :1] if only_first else hidden
+        context = self.attention["self"](queries, hidden, attention_mask, head_mask)
+        attended = self.attention["output"](context, queries)
+        neurons = self.activation(self.intermediate["dense"](attended))  # (B, T, F)
+        if neuron_mask is not None:
+            neurons = neurons * neuron_mask[..., None, : neurons.shape[-1]]
+        return self.output(neurons, attended)
+
+
+class Encoder(nn.Module):
+    """Embeddings and layers, under the names that Hugging Face's checkpoints use."""
+
+    def __init__(self, config: BertConfig):
+        super().__init__()
+        self.embeddings = Embeddings(config)
+        widths = kept_units(config, int(getattr(config, "sparsity", 0)))
+        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(Layer(config, *width) for width in widths)})
+
+
+class PrunableBert(PreTrainedModel):
+    """BERT encoder and classifier on the [CLS] state.
+
+    `config.sparsity` (a string, percent) and `config.sparsity_map` give each layer's width, so a cut checkpoint loads
+    in one line; without them every layer has its full width.
+    """
+
+    config_class = BertConfig
+    base_model_prefix = "bert"
+    _supports_sdpa = True
+
+    def __init__(self, config: BertConfig):
+        super().__init__(config)
+        self.bert = Encoder(config)
+        self.cls = nn.Sequential(
+            nn.Linear(config.hidden_size, config.hidden_size),
+            nn.Tanh(),
+            nn.Dropout(0.1),
+            nn.Linear(config.hidden_size, config.num_labels),
+        )
+        self.post_init()
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The L layers, first to last."""
+        return self.bert.encoder["layer"]
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The word embeddings, for the library's bookkeeping."""
+        return self.bert.embeddings.word_embeddings
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor,
+        attention_mask: Tensor,
+        head_mask: Tensor | None = None,
+        neuron_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Logits (B, C) of token ids, token types and attention mask, each (B, T); the attention mask is 1 on tokens.
+
+        head_mask (L, H) and neuron_mask (L, F) multiply what heads and neurons say: 1 keeps, 0 removes. With a leading
+        batch dimension, (B, L, H) and (B, L, F), each example has masks of its own.
+        """
+        hidden = self.bert.embeddings(input_ids, token_type_ids)  # (B, T, D)
+        attention_mask = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, T)
+        last = len(self.layers) - 1
+        for index, layer in enumerate(self.layers):
+            heads = None if head_mask is None else head_mask[..., index, :]
+            neurons = None if neuron_mask is None else neuron_mask[..., index, :]
+            # only [CLS] feeds the classifier, so the last layer answers for that one token
+            hidden = layer(hidden, attention_mask, heads, neurons, only_first=index == last)
+        return self.cls(hidden[:, 0])
+
+
+def load_model(path: str, labels: tuple[str, ...], fine_tuned: bool = True) -> PrunableBert:
+    """Read a BERT checkpoint for a task, in float32, and say in one line what it did not hold or was not used.
+
+    Args:
+        path: a folder, or a name on the hub.
+        labels: class names in the order of the task's class ids; () for regression. A checkpoint that numbers the same
+            names differently has its classifier's rows put in this order.
+        fine_tuned: the classifier must be there, too, and be one for these labels; else a new one may be drawn.
+
+    Raises:
+        CheckpointError: not found, not BERT, damaged, encoder weights missing, or no classifier for these labels.
+    """
+    with _one_line_errors(path), _quiet_library():
+        config = BertConfig.get_config_dict(_existing(path))[0]
+        if config.get("model_type") != "bert":
+            raise CheckpointError(f"{path}: a checkpoint of type {config.get('model_type')}, expected bert")
+        config = BertConfig.from_dict(config)
+        names = tuple(config.id2label.values())
+        config.id2label = dict(enumerate(labels or ("score",)))
+        config.label2id = {name: index for index, name in config.id2label.items()}
+        model, info = PrunableBert.from_pretrained(
+            path, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+    absent = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    if encoder := [key for key in absent if not key.startswith("cls.")]:
+        raise CheckpointError(f"{path}: {len(encoder)} encoder weights are missing or of another shape: {encoder[0]}")
+    if fine_tuned:
+        if absent:
+            raise CheckpointError(
+                f"{path}: no classifier for {len(labels) or 1} classes ({absent[0]} is missing or of another shape); "
+                "fine-tune it on this task with run_finetuning.py first"
+            )
+        _order_classes(model, path, names, labels)
+    loaded, unused = len(model.state_dict()) - len(absent), sorted(info["unexpected_keys"])
+    names_of = [", ".join(keys[:4]) + ", ..." * (len(keys) > 4) or "none" for keys in (absent, unused)]
+    logger.info("%s: %d weights loaded; new: %s; unused: %s", path, loaded, *names_of)
+    return model
+
+
+def _existing(path: str) -> str:
+    """The path, if it is a folder with a configuration or could be a name on the hub."""
+    looks_local = Path(path).parts[:1] != (path,) and Path(Path(path).parts[0]).exists()
+    if Path(path).is_dir():
+        if not Path(path, "config.json").is_file():
+            raise CheckpointError(f"{path}: no config.json in this folder, expected a Hugging Face checkpoint")
+    elif looks_local or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path):
+        raise CheckpointError(f"{path}: no such folder, expected a checkpoint")
+    return path
+
+
+def _order_classes(model: PrunableBert, path: str, names: tuple[str, ...], labels: tuple[str, ...]) -> None:
+    """Put the classifier's rows into the labels' order; names like LABEL_0 are taken to be in it."""
+    if not labels or names == labels or all(name.startswith("LABEL_") for name in names):
+        return
+    if sorted(names) != sorted(labels):
+        raise CheckpointError(f"{path}: a classifier for {', '.join(names)}; this task has {', '.join(labels)}")
+    for parameter in model.cls[3].parameters():
+        parameter.data = parameter.data[[names.index(label) for label in labels]]
+
+
+@contextlib.contextmanager
+def _one_line_errors(path: str) -> Iterator[None]:
+    """What the library raises for a checkpoint it cannot read, in one line."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        if not Path(path).is_dir():
+            raise CheckpointError(f"{path}: {NOT_FOUND}") from error
+        raise CheckpointError(f"{path}: cannot be read: {str(error).strip().splitlines()[0]}") from error
+
+
+@contextlib.contextmanager
+def _quiet_library() -> Iterator[None]:
+    """Without the library's own report on loading: load_model says it in a line."""
+    verbosity = library_logging.get_verbosity()
+    library_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        library_logging.set_verbosity(verbosity)

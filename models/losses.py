@@ -1,0 +1,45 @@
+"""Task and distillation losses, one number per example; the caller takes the mean.
+
+A loss is a function of (logits (B, C), batch) -> (B,); the batch brings `labels` (B,), class ids or scores, and `ids`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+Loss = Callable[[Tensor, Any], Tensor]
+
+
+def task_loss(logits: Tensor, batch: Any) -> Tensor:
+    """Cross entropy with the labels, or the squared error if there is one class: (B, C) -> (B,)."""
+    if logits.shape[-1] == 1:
+        return F.mse_loss(logits.squeeze(-1), batch.labels, reduction="none")
+    return F.cross_entropy(logits, batch.labels, reduction="none")
+
+
+def distillation_loss(
+    student_logits: Tensor, teacher_logits: Tensor, batch: Any, temperature: float, alpha: float
+) -> Tensor:
+    """alpha * T^2 CE(softmax(teacher / T), student / T) + (1 - alpha) * task loss of the student: (B, C) x 2 -> (B,).
+
+    Regression (C = 1) replaces the first term by the squared distance. Hinton et al. 2015, eq. 1 and section 2; the
+    sparse-teacher paper takes T = 2 and alpha = 1 / 2. Differentiable in both logits.
+    """
+    if student_logits.shape[-1] == 1:
+        distance = F.mse_loss(student_logits.squeeze(-1), teacher_logits.squeeze(-1), reduction="none")
+    else:
+        student = F.log_softmax(student_logits / temperature, dim=-1)
+        distance = -(temperature**2) * (F.softmax(teacher_logits / temperature, dim=-1) * student).sum(-1)
+    return alpha * distance + (1 - alpha) * task_loss(student_logits, batch)
+
+
+def learn_from(teacher_says: Callable[[Any], Tensor], temperature: float = 2.0, alpha: float = 0.5) -> Loss:
+    """The loss of a student under a teacher: `teacher_says(batch)` gives the teacher's logits (B, C)."""
+    return lambda logits, batch: distillation_loss(logits, teacher_says(batch), batch, temperature, alpha)
+
+
+def distance_to(student_logits: Tensor, temperature: float = 2.0, alpha: float = 0.5) -> Loss:
+    """The same loss seen from the teacher: the student is constant, its logits (N, C) are kept by example id."""
+    return lambda logits, batch: distillation_loss(student_logits[batch.ids], logits, batch, temperature, alpha)
