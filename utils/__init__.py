@@ -1,0 +1,1 @@
+"""GLUE data, batches, metrics, training, and what surrounds a run."""

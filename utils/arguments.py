@@ -1,0 +1,275 @@
+"""Flag groups shared by the five scripts, their checks, and the paths from one stage to the next.
+
+A script builds its parser from the groups it needs and calls `parse`; a flag that a script does not know is an error.
+"""
+
+import argparse
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.batches import Examples, Tokenizer, tokenise
+from utils.glue import TASKS, InputError, read_split, task_folder
+from utils.metrics import NAMES
+from utils.training import Recipe
+
+logger = logging.getLogger("stark")
+SCHEDULERS = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
+MAX_LENGTH = 128
+
+
+class Parser(argparse.ArgumentParser):
+    """Flags spelled in full, errors in one line."""
+
+    def error(self, message: str) -> None:
+        """Print the message alone and leave with exit status 2."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
+    """An argparse type: an int or a float from low to high."""
+
+    bounds = f"from {low} to {high}" if high < math.inf else f"of at least {low}"
+    expected = f"{'an integer' if kind is int else 'a number'} {bounds}"
+
+    def convert(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high or value == math.inf:
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}")
+        return value
+
+    return convert
+
+
+def sparsity(text: str) -> int | None:
+    """An argparse type: percent of units removed, 0 to 99; blank is none."""
+    return int(number(int, 0, 99)(text)) if text.strip() else None
+
+
+def argument_parser(doc: str, model_types: tuple[str, ...]) -> Parser:
+    """A parser with the flags that all stages have; `model_types` are the stage's, the default first."""
+    parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    add = parser.add_argument_group("task and data").add_argument
+    add("--task_name", choices=tuple(TASKS), default="rte", help="GLUE task (default rte)")
+    add("--data_dir", default="datasets", help="folder that holds the tasks' folders of TSV files (default datasets)")
+    add("--data_type", choices=("combined",), default="combined", help="both sentences in one sequence (default)")
+    add(
+        "--max_length",
+        type=number(int, 4),
+        default=MAX_LENGTH,
+        help="tokens per example, more are cut (default 128, or what the model takes)",
+    )
+    add("--max_train_examples", type=number(int, 1), help="first so many rows of train (default all)")
+    add("--max_eval_examples", type=number(int, 1), help="first so many rows of dev and test (default all)")
+    add("--per_device_eval_batch_size", type=number(int, 1), default=32, help="examples (default 32)")
+    add = parser.add_argument_group("model and machine").add_argument
+    add(
+        "--model_type",
+        choices=model_types,
+        default=model_types[0],
+        help=f"ft: task loss, kd: distillation (default {model_types[0]})",
+    )
+    add("--seed", type=number(int, 0, 2**32 - 1), default=776, help="of all random choices (default 776)")
+    add("--use_cpu", action="store_true", help="do not use a GPU (default: use one if there is one)")
+    precision = parser.add_mutually_exclusive_group()
+    precision.add_argument(
+        "--use_fp16", action="store_true", help="float16 autocast with loss scaling (default float32)"
+    )
+    precision.add_argument("--use_bf16", action="store_true", help="bfloat16 autocast (default float32)")
+    add("--compile", action="store_true", help="compile the models with torch.compile (default off)")
+    add = parser.add_argument_group("the paper's way, slower").add_argument
+    add("--pad_to_max_length", action="store_true", help="pad all batches to --max_length (default: to their longest)")
+    add("--no_group_by_length", action="store_true", help="batches of any lengths (default: of similar lengths)")
+    return parser
+
+
+def add_training_flags(parser: Parser, do_flag: str) -> None:
+    """How to train, for the stages that do; the defaults are the paper's for RTE."""
+    add, default = parser.add_argument_group("training").add_argument, Recipe()
+    add("--per_device_train_batch_size", type=number(int, 1), default=default.batch_size, help="examples (default 16)")
+    add(
+        "--num_grad_accum_steps",
+        type=number(int, 1),
+        default=default.num_grad_accum_steps,
+        help="batches per update (default 1)",
+    )
+    add("--learning_rate", type=number(float, 0), default=default.learning_rate, help="peak (default 3e-5)")
+    add("--weight_decay", type=number(float, 0), default=default.weight_decay, help="(default 1e-2; 0 is off)")
+    add("--num_train_epochs", type=number(int, 1), default=default.num_train_epochs, help="(default 10)")
+    add(
+        "--num_patience_epochs",
+        type=number(int, 0),
+        default=default.num_patience_epochs,
+        help="stop after so many without a better metric (default 5; 0 never)",
+    )
+    add(
+        "--warmup_proportion",
+        type=number(float, 0, 1),
+        default=default.warmup_proportion,
+        help="of all updates (default 0.1)",
+    )
+    add(
+        "--max_grad_norm",
+        type=number(float, 0),
+        default=default.max_grad_norm,
+        help="clip gradients to it (default 5.0; 0 is off)",
+    )
+    add("--lr_scheduler_type", choices=SCHEDULERS, default=default.lr_scheduler_type, help="(default linear)")
+    add(
+        "--log_interval",
+        type=number(int, 1),
+        help="updates between evaluations (default a tenth of an epoch, at least 10)",
+    )
+    add("--selection_metric", help="dev metric that selects the best weights (default the task's own)")
+    add(do_flag, action="store_true", help="as in the paper's scripts; it is what the script does anyway")
+    add("--do_test", action="store_true", help="then write the GLUE submission file for the test set (default off)")
+
+
+def add_student_flags(parser: Parser) -> None:
+    """Which student; the pruned one if a sparsity is given."""
+    add = parser.add_argument_group("student").add_argument
+    add(
+        "--student_layer",
+        type=number(int, 1),
+        default=4,
+        help="first layers kept of a layer-dropped student (default 4)",
+    )
+    add(
+        "--student_sparsity",
+        type=sparsity,
+        help="percent cut from a parameter-pruned student (default blank: layer-dropped)",
+    )
+
+
+def add_distillation_flags(parser: Parser) -> None:
+    """The distillation loss."""
+    add = parser.add_argument_group("distillation loss").add_argument
+    add("--temperature", type=number(float, 1e-3), default=2.0, help="T of both softmaxes (default 2.0)")
+    add(
+        "--alpha",
+        type=number(float, 0, 1),
+        default=0.5,
+        help="the teacher's share, the labels have the rest (default 0.5)",
+    )
+
+
+def add_teacher_cache_flag(parser: Parser) -> None:
+    """For the stages that train under a teacher."""
+    parser.add_argument(
+        "--no_teacher_cache",
+        action="store_true",
+        help="ask the teacher in every step, as the paper's code does (default: once)",
+    )
+
+
+def add_lam_flag(parser: Parser) -> None:
+    """The share of expressiveness."""
+    parser.add_argument(
+        "--lam",
+        type=number(float, 0, 1),
+        default=0.5,
+        help="share of expressiveness in the knowledgeable score (default 0.5)",
+    )
+
+
+def parse(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
+    """Parse and check what argparse alone cannot.
+
+    Raises:
+        InputError: the task's folder is missing.
+        SystemExit: status 2 and one line, for a flag out of range.
+    """
+    args = parser.parse_args(argv)
+    metric = TASKS[args.task_name].metric
+    if "selection_metric" in args:
+        args.selection_metric = args.selection_metric or metric
+        if args.selection_metric not in NAMES[metric]:
+            expected = f"one of {', '.join(NAMES[metric])} for {args.task_name}"
+            parser.error(f"--selection_metric: found {args.selection_metric!r}, expected {expected}")
+    task_folder(args.task_name, args.data_dir)
+    return args
+
+
+def default_paths(parser: Parser, args: argparse.Namespace, **paths: tuple[str, str]) -> None:
+    """Fill in the model paths that were not given and say what is missing of them.
+
+    Args:
+        paths: flag -> (the earlier stage's default folder, the script that writes it).
+    """
+    for flag, (path, script) in paths.items():
+        if getattr(args, flag) is None:
+            if not Path(path).is_dir():
+                parser.error(f"--{flag}: nothing at its default {path}; run {script} first, or give a path")
+            setattr(args, flag, path)
+
+
+def student_folder(args: argparse.Namespace, model_type: str, lam: bool = False) -> str:
+    """A student's place in the output tree: layer_dropped/kd_4_rte, parameter_pruned/kd_70_rte_0.5."""
+    kind, size = (
+        ("layer_dropped", args.student_layer)
+        if args.student_sparsity is None
+        else ("parameter_pruned", args.student_sparsity)
+    )
+    return f"{kind}/{model_type}_{size}_{args.task_name}" + (f"_{args.lam}" if lam else "")
+
+
+def student_source(args: argparse.Namespace) -> tuple[str, str]:
+    """Where a student's initial weights are by default, and the script that writes them."""
+    if args.student_sparsity is None:
+        return f"outputs/finetune/ft_{args.task_name}/ckpt", "run_finetuning.py"
+    return f"outputs/prune/ft_{args.task_name}/ckpt", "run_pruning.py"
+
+
+def precision(args: argparse.Namespace) -> torch.dtype | None:
+    """The autocast type that the flags ask for."""
+    return torch.float16 if args.use_fp16 else torch.bfloat16 if args.use_bf16 else None
+
+
+def recipe(args: argparse.Namespace) -> Recipe:
+    """The training flags as the loop takes them."""
+    same = {name: getattr(args, name) for name in Recipe._fields if hasattr(args, name)}
+    return Recipe(**same, batch_size=args.per_device_train_batch_size, dtype=precision(args))
+
+
+def reader(
+    args: argparse.Namespace, tokenizer: Tokenizer, config: Any, device: torch.device
+) -> Callable[[str], Examples]:
+    """How the flags have a split read, tokenised and put on the device: reader(...)("dev").
+
+    Args:
+        config: the model's; where its positions are fewer than the default --max_length, that gives way, another one
+            is refused.
+
+    Raises:
+        InputError: --max_length is more than the model takes, or the tokenizer knows tokens that the model does not;
+            and from reading, what read_split raises.
+    """
+    positions, vocabulary = config.max_position_embeddings, config.vocab_size
+    if args.max_length > positions:
+        if args.max_length != MAX_LENGTH:
+            raise InputError(f"--max_length {args.max_length}: the model takes at most {positions} tokens")
+        logger.info("the model takes %d tokens: --max_length %d instead of %d", positions, positions, MAX_LENGTH)
+        args.max_length = positions
+
+    def read(split: str) -> Examples:
+        limit = args.max_train_examples if split == "train" else args.max_eval_examples
+        examples = tokenise(
+            read_split(args.task_name, args.data_dir, split, limit),
+            tokenizer,
+            args.max_length,
+            regression=not TASKS[args.task_name].labels,
+            pad_to_max_length=args.pad_to_max_length,
+            group_by_length=not args.no_group_by_length,
+        )
+        if (highest := int(examples.tokens.max())) >= vocabulary:
+            raise InputError(f"{split}: token id {highest}, but the model's embedding has {vocabulary} rows")
+        return examples.to(device)
+
+    return read

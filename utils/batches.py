@@ -1,0 +1,185 @@
+"""Tokenise once into one flat array, then make padded batches from lists of indices.
+
+examples = tokenise(read_split("rte", "datasets", "train"), load_tokenizer(path), max_length=128)
+for ids in examples.epoch(16, generator):
+    batch = examples.batch(ids)
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast as Tokenizer
+
+from utils.glue import InputError, Split
+
+logger = logging.getLogger("stark")
+BLOCK = 50  # batches; epochs are shuffled, then sorted by length within blocks of so many
+CHUNK = 20_000  # rows given to the tokenizer at once, so that its objects never fill the memory
+
+
+class Batch(NamedTuple):
+    """B examples padded to T tokens."""
+
+    input_ids: Tensor  # (B, T)
+    token_type_ids: Tensor  # (B, T), 0 up to the first [SEP], 1 after it
+    attention_mask: Tensor  # (B, T), true on tokens
+    labels: Tensor  # (B,), class ids or scores
+    ids: Tensor  # (B,), places in the file from 0
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What the model's forward takes, in its order."""
+        return self[:3]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N tokenised examples in file order."""
+
+    tokens: Tensor  # (all tokens,), example after example
+    offsets: Tensor  # (N,), where each begins
+    lengths: Tensor  # (N,), on the CPU, where batches are planned
+    seconds: Tensor  # (N,), place of the first token of type 1 within the example
+    labels: Tensor  # (N,), long class ids or float scores
+    pad_id: int
+    pad_to: int | None = None  # tokens; None pads to the longest of the batch
+    group_by_length: bool = True
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def ids(self) -> Tensor:
+        """Places in the file, (N,): with `labels`, all that a loss asks of a batch."""
+        return torch.arange(len(self), device=self.labels.device)
+
+    def to(self, device: torch.device | str) -> "Examples":
+        """The same with its arrays on a device, where batches are then made."""
+        moved = {name: getattr(self, name).to(device) for name in ("tokens", "offsets", "seconds", "labels")}
+        return replace(self, **moved)
+
+    def batch(self, ids: Tensor) -> Batch:
+        """The examples with these ids (B,), in this order."""
+        width = self.pad_to or int(self.lengths[ids].max())
+        lengths, ids = (tensor.to(self.tokens.device, non_blocking=True) for tensor in (self.lengths[ids], ids))
+        places = torch.arange(width, device=self.tokens.device)  # (T,)
+        mask = places < lengths[:, None]  # (B, T)
+        index = (self.offsets[ids, None] + places).clamp_(max=len(self.tokens) - 1)
+        input_ids = self.tokens[index].masked_fill_(~mask, self.pad_id)
+        token_type_ids = ((places >= self.seconds[ids, None]) & mask).to(input_ids.dtype)
+        return Batch(input_ids, token_type_ids, mask, self.labels[ids], ids)
+
+    def epoch(self, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+        """Every example once, in random batches of similar lengths; the last one may be short.
+
+        Shuffled in blocks of 50 batches, sorted by length within a block, then the batches shuffled. Without
+        grouping by length: just shuffled.
+        """
+        order = torch.randperm(len(self), generator=generator)
+        if not self.group_by_length:
+            return list(order.split(batch_size))
+        batches = [
+            batch
+            for block in order.split(BLOCK * batch_size)
+            for batch in block[self.lengths[block].argsort(stable=True)].split(batch_size)
+        ]
+        return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
+
+    def by_length(self, batch_size: int) -> Iterator[Batch]:
+        """Every example once, the longest first; in file order without grouping by length."""
+        order = torch.arange(len(self))
+        if self.group_by_length:
+            order = self.lengths.argsort(descending=True, stable=True)
+        for ids in order.split(batch_size):
+            yield self.batch(ids)
+
+
+def load_tokenizer(path: str) -> Tokenizer:
+    """The fast tokenizer saved with a checkpoint.
+
+    Raises:
+        InputError: the folder holds no vocabulary.
+    """
+    if Path(path).is_dir() and not any(Path(path, name).is_file() for name in ("vocab.txt", "tokenizer.json")):
+        raise InputError(f"{path}: neither vocab.txt nor tokenizer.json in this folder, expected a tokenizer")
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: no tokenizer: {str(error).strip().splitlines()[0]}") from error
+
+
+def tokenise(
+    split: Split,
+    tokenizer: Tokenizer,
+    max_length: int,
+    regression: bool = False,
+    pad_to_max_length: bool = False,
+    group_by_length: bool = True,
+) -> Examples:
+    """[CLS] first [SEP], or [CLS] first [SEP] second [SEP], cut to `max_length` tokens as the paper's code does.
+
+    Args:
+        split: N sentences or pairs; an empty second sentence makes a single one.
+        tokenizer: a fast one.
+        max_length: tokens, with the special ones.
+        regression: labels are scores, not class ids.
+        pad_to_max_length: pad every batch to `max_length`, as the paper's code does.
+        group_by_length: batches of similar lengths.
+    """
+    first, first_lengths = _flat_tokens(split.first, tokenizer)
+    second, second_lengths = _flat_tokens(split.second or [""] * len(split.first), tokenizer)
+    paired = np.array([bool(text) for text in split.second] if split.second else [False] * len(split.first))
+    keep_first, keep_second = _truncate(first_lengths, second_lengths, max_length - 2 - paired)
+    lengths = keep_first + 2 + np.where(paired, keep_second + 1, 0)
+    offsets = np.cumsum(lengths) - lengths
+    tokens = np.full(lengths.sum(), tokenizer.sep_token_id, dtype=np.int32)
+    tokens[offsets] = tokenizer.cls_token_id
+    _copy(first, first_lengths, keep_first, tokens, offsets + 1)
+    _copy(second, second_lengths, keep_second, tokens, offsets + keep_first + 2)
+    shortened = int((keep_first + keep_second < first_lengths + second_lengths).sum())
+    logger.info("%d examples, %d tokens, %d cut to %d", len(lengths), len(tokens), shortened, max_length)
+    return Examples(
+        tokens=torch.from_numpy(tokens),
+        offsets=torch.from_numpy(offsets),
+        lengths=torch.from_numpy(lengths),
+        seconds=torch.from_numpy(keep_first + 2),
+        labels=torch.tensor(split.labels, dtype=torch.float32 if regression else torch.long),
+        pad_id=tokenizer.pad_token_id,
+        pad_to=max_length if pad_to_max_length else None,
+        group_by_length=group_by_length,
+    )
+
+
+def _flat_tokens(texts: list[str], tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids of all texts one after the other, without special tokens, and each text's number of them."""
+    flat, lengths = [], []
+    for start in range(0, len(texts), CHUNK):
+        rows = tokenizer(
+            texts[start : start + CHUNK],
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+        lengths.append(np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
+        flat.append(np.fromiter((token for row in rows for token in row), dtype=np.int32, count=lengths[-1].sum()))
+    return np.concatenate(flat), np.concatenate(lengths)
+
+
+def _truncate(first: np.ndarray, second: np.ndarray, room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many tokens of each are kept: the longer one gives way, of equals the second, token by token."""
+    keep_first = np.minimum(first, np.maximum((room + 1) // 2, room - second))
+    return keep_first, np.minimum(second, room - keep_first)
+
+
+def _copy(flat: np.ndarray, lengths: np.ndarray, kept: np.ndarray, target: np.ndarray, at: np.ndarray) -> None:
+    """Copy the first `kept` of each text's tokens to its place in the target."""
+    within = np.arange(kept.sum()) - np.repeat(np.cumsum(kept) - kept, kept)
+    target[np.repeat(at, kept) + within] = flat[np.repeat(np.cumsum(lengths) - lengths, kept) + within]

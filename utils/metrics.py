@@ -1,0 +1,64 @@
+"""One metric function per task: predictions and labels in, named numbers out."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+Metrics = dict[str, float]
+
+
+def accuracy(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
+    """Share of examples classified right."""
+    return {"acc": float(accuracy_score(labels, predictions))}
+
+
+def accuracy_and_f1(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
+    """Accuracy, F1 of class 1, and their mean."""
+    acc, f1 = float(accuracy_score(labels, predictions)), float(f1_score(labels, predictions, zero_division=0))
+    return {"acc": acc, "f1": f1, "acc_and_f1": (acc + f1) / 2}
+
+
+def correlations(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
+    """Pearson and Spearman correlation and their mean; 0 where one side is constant and none is defined."""
+    defined = len(labels) > 1 and np.ptp(predictions) > 0 and np.ptp(labels) > 0
+    pearson = float(pearsonr(predictions, labels)[0]) if defined else 0.0
+    spearman = float(spearmanr(predictions, labels)[0]) if defined else 0.0
+    return {"pearson_corr": pearson, "spearman_corr": spearman, "corr": (pearson + spearman) / 2}
+
+
+def matthews(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
+    """Matthews correlation coefficient, -1 to 1."""
+    return {"matthews_corrcoef": float(matthews_corrcoef(labels, predictions))}
+
+
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], Metrics]] = {
+    "acc": accuracy,
+    "acc_and_f1": accuracy_and_f1,
+    "corr": correlations,
+    "matthews_corrcoef": matthews,
+}
+NAMES = {
+    "acc": ("acc",),
+    "acc_and_f1": ("acc_and_f1", "acc", "f1"),
+    "corr": ("corr", "pearson_corr", "spearman_corr"),
+    "matthews_corrcoef": ("matthews_corrcoef",),
+}
+
+
+def predictions_of(logits: np.ndarray) -> np.ndarray:
+    """Class ids, or scores if there is one class: (N, C) -> (N,)."""
+    return logits[:, 0] if logits.shape[1] == 1 else logits.argmax(1)
+
+
+def compute_metrics(metric: str, logits: np.ndarray, labels: np.ndarray) -> Metrics:
+    """A task's numbers from logits (N, C) and labels (N,).
+
+    Raises:
+        FloatingPointError: a logit is not a number, so that no metric could be trusted.
+    """
+    if math.isnan(float(logits.sum())):
+        raise FloatingPointError("logits that are not numbers: the model has diverged")
+    return METRICS[metric](predictions_of(logits), labels)
