@@ -1,0 +1,89 @@
+"""Stage 3, trial: distil the dense teacher into a layer-dropped or a parameter-pruned student.
+
+    python run_distillation.py --task_name rte --student_layer 4
+    python run_distillation.py --task_name rte --student_sparsity 70
+
+Writes outputs/distil/{layer_dropped,parameter_pruned}/kd_<student>_<task>/ckpt. With --model_type ft the student learns
+from the labels alone: the baseline without a teacher.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from models.bert import CheckpointError, load_model
+from models.losses import learn_from, task_loss
+from models.pruning import initial_student
+from utils.arguments import (
+    add_distillation_flags,
+    add_student_flags,
+    add_teacher_cache_flag,
+    add_training_flags,
+    argument_parser,
+    default_paths,
+    parse,
+    precision,
+    reader,
+    recipe,
+    student_folder,
+    student_source,
+)
+from utils.batches import load_tokenizer
+from utils.glue import TASKS, write_submission
+from utils.metrics import predictions_of
+from utils.run import Run, entry_point
+from utils.training import evaluate, fit, frozen, predict
+
+
+def parse_args(argv=None):
+    parser = argument_parser(__doc__, model_types=("kd", "ft"))
+    add_training_flags(parser, do_flag="--do_distil")
+    add_distillation_flags(parser)
+    add_student_flags(parser)
+    add_teacher_cache_flag(parser)
+    parser.add_argument("--teacher_model_path", help="fine-tuned teacher (default outputs/finetune/ft_<task>/ckpt)")
+    parser.add_argument(
+        "--student_model_path",
+        help="where the student starts (default stage 2's if --student_sparsity, else stage 1's)",
+    )
+    parser.add_argument("--output_dir", default="outputs/distil", help="(default outputs/distil)")
+    args = parse(parser, argv)
+    teacher = (f"outputs/finetune/ft_{args.task_name}/ckpt", "run_finetuning.py")
+    default_paths(parser, args, teacher_model_path=teacher, student_model_path=student_source(args))
+    return args
+
+
+@entry_point(CheckpointError)
+def main(argv=None):
+    args = parse_args(argv)
+    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, precision(args)
+    run = Run(args, Path(args.output_dir, student_folder(args, args.model_type)))
+    tokenizer = load_tokenizer(args.teacher_model_path)
+    teacher = run.place(load_model(args.teacher_model_path, task.labels))
+    source = load_model(args.student_model_path, task.labels)
+    student = run.place(initial_student(source, args.student_layer, args.student_sparsity))
+    read = reader(args, tokenizer, teacher.config, run.device)
+    train, dev = read("train"), read("dev")
+    test = read("test") if args.do_test else None
+    run.open()
+
+    # what the dense teacher says of every training example; then it is not needed any more
+    teacher_metrics = evaluate(teacher, dev, task.metric, batch_size, dtype)
+    loss = task_loss
+    if args.model_type == "kd":
+        teacher_says = frozen(teacher, train, batch_size, not args.no_teacher_cache, dtype)
+        loss = learn_from(teacher_says, args.temperature, args.alpha)
+    del teacher, source
+
+    on_dev = partial(evaluate, student, dev, task.metric, batch_size, dtype)
+    result = fit(student, train, loss, recipe(args), on_dev, args.selection_metric)
+
+    run.save("ckpt", student, tokenizer)
+    if test:
+        predictions = predictions_of(predict(student, test, batch_size, dtype).cpu().numpy())
+        write_submission(run.folder / f"{task.title}.tsv", task, predictions)
+    rows = [("teacher", *teacher_metrics.values()), ("student", *result.best.values())]
+    run.finish({"dev": result.best, "teacher": teacher_metrics, **result._asdict()}, ("", *result.best), rows)
+
+
+if __name__ == "__main__":
+    main()

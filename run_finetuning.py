@@ -1,0 +1,60 @@
+"""Stage 1: fine-tune a pretrained BERT on a task; the result is the dense teacher.
+
+    python run_finetuning.py --task_name rte --model_path bert-base-uncased
+
+Writes outputs/finetune/ft_<task>/ckpt.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from models.bert import CheckpointError, load_model
+from models.losses import task_loss
+from utils.arguments import add_training_flags, argument_parser, parse, precision, reader, recipe
+from utils.batches import load_tokenizer
+from utils.glue import TASKS, write_submission
+from utils.metrics import predictions_of
+from utils.run import Run, entry_point
+from utils.training import evaluate, fit, predict
+
+
+def parse_args(argv=None):
+    parser = argument_parser(__doc__, model_types=("ft",))
+    add_training_flags(parser, do_flag="--do_train")
+    parser.add_argument(
+        "--model_path", default="bert-base-uncased", help="folder or hub name of any BERT (default bert-base-uncased)"
+    )
+    parser.add_argument("--output_dir", default="outputs/finetune", help="(default outputs/finetune)")
+    return parse(parser, argv)
+
+
+@entry_point(CheckpointError)
+def main(argv=None):
+    args = parse_args(argv)
+    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, precision(args)
+    run = Run(args, Path(args.output_dir, f"{args.model_type}_{args.task_name}"))
+
+    # a pretrained encoder and a new classifier for the task's labels
+    tokenizer = load_tokenizer(args.model_path)
+    model = run.place(load_model(args.model_path, task.labels, fine_tuned=False))
+    read = reader(args, tokenizer, model.config, run.device)
+    train, dev = read("train"), read("dev")
+    test = read("test") if args.do_test else None
+    run.open()
+
+    on_dev = partial(evaluate, model, dev, task.metric, batch_size, dtype)
+    result = fit(model, train, task_loss, recipe(args), on_dev, args.selection_metric)
+
+    run.save("ckpt", model, tokenizer)
+    if test:
+        predictions = predictions_of(predict(model, test, batch_size, dtype).cpu().numpy())
+        write_submission(run.folder / f"{task.title}.tsv", task, predictions)
+    run.finish(
+        {"dev": result.best, **result._asdict()},
+        ("update", *result.best),
+        [(result.best_update, *result.best.values())],
+    )
+
+
+if __name__ == "__main__":
+    main()

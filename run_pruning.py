@@ -1,0 +1,56 @@
+"""Stage 2: sort the heads and neurons of a fine-tuned model by expressiveness, so that it can be cut at any sparsity.
+
+    python run_pruning.py --task_name rte
+
+Writes outputs/prune/ft_<task>/ckpt, which run_distillation.py cuts at --student_sparsity.
+"""
+
+from pathlib import Path
+
+from models.bert import CheckpointError, load_model
+from models.losses import task_loss
+from models.pruning import SPARSITIES, cut, sort_units
+from models.scores import group_means, mask_gradients, normalise, save_scores
+from utils.arguments import argument_parser, default_paths, parse, precision, reader
+from utils.batches import load_tokenizer
+from utils.glue import TASKS
+from utils.run import Run, entry_point
+from utils.training import autocast, evaluate, predict
+
+
+def parse_args(argv=None):
+    parser = argument_parser(__doc__, model_types=("ft",))
+    parser.add_argument("--model_path", help="fine-tuned model (default outputs/finetune/ft_<task>/ckpt)")
+    parser.add_argument("--output_dir", default="outputs/prune", help="(default outputs/prune)")
+    args = parse(parser, argv)
+    default_paths(parser, args, model_path=(f"outputs/finetune/ft_{args.task_name}/ckpt", "run_finetuning.py"))
+    return args
+
+
+@entry_point(CheckpointError)
+def main(argv=None):
+    args = parse_args(argv)
+    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, precision(args)
+    run = Run(args, Path(args.output_dir, f"{args.model_type}_{args.task_name}"))
+    tokenizer = load_tokenizer(args.model_path)
+    model = run.place(load_model(args.model_path, task.labels))
+    dev = reader(args, tokenizer, model.config, run.device)("dev")
+    run.open()
+
+    # how far does the task loss move when a unit is switched off?
+    losses = task_loss(predict(model, dev, batch_size, dtype), dev)
+    with autocast(model, dtype):
+        [gradients] = mask_gradients(model, dev.by_length(batch_size), [task_loss])
+    expressive = normalise(gradients)
+
+    # the best units of every layer first: cutting takes them from the end
+    sort_units(model, expressive)
+    by_sparsity = {s: evaluate(cut(model, s), dev, task.metric, batch_size, dtype) for s in SPARSITIES}
+
+    run.save("ckpt", model, tokenizer, write=lambda folder: save_scores(folder, expressive=expressive))
+    metrics = {"sparsity": by_sparsity, "task_loss_per_dev_batch": group_means(losses)}
+    run.finish(metrics, ("sparsity", *by_sparsity[0]), ((s, *row.values()) for s, row in by_sparsity.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Stage 4: sort the teacher's heads and neurons by knowledgeableness, with the trial student's help.
+
+    python run_sparsification.py --task_name rte --student_layer 4 --lam 0.5
+
+Writes outputs/stark/{layer_dropped,parameter_pruned}/kd_<student>_<task>_<lam>/ckpt: a teacher that can be cut at any
+sparsity, as run_rewinding.py does.
+"""
+
+from pathlib import Path
+
+from models.bert import CheckpointError, load_model
+from models.losses import distance_to, distillation_loss, task_loss
+from models.pruning import SPARSITIES, cut, sort_units
+from models.scores import group_means, interpolate, mask_gradients, normalise, save_scores
+from utils.arguments import (
+    add_distillation_flags,
+    add_lam_flag,
+    add_student_flags,
+    argument_parser,
+    default_paths,
+    parse,
+    precision,
+    reader,
+    student_folder,
+)
+from utils.batches import load_tokenizer
+from utils.glue import TASKS
+from utils.run import Run, entry_point
+from utils.training import autocast, evaluate, metrics_of, predict
+
+
+def parse_args(argv=None):
+    parser = argument_parser(__doc__, model_types=("kd",))
+    add_student_flags(parser)
+    add_lam_flag(parser)
+    add_distillation_flags(parser)
+    parser.add_argument("--teacher_model_path", help="fine-tuned teacher (default outputs/finetune/ft_<task>/ckpt)")
+    parser.add_argument("--student_model_path", help="trial student (default stage 3's)")
+    parser.add_argument("--output_dir", default="outputs/stark", help="(default outputs/stark)")
+    args = parse(parser, argv)
+    teacher = (f"outputs/finetune/ft_{args.task_name}/ckpt", "run_finetuning.py")
+    student = (f"outputs/distil/{student_folder(args, 'kd')}/ckpt", "run_distillation.py")
+    default_paths(parser, args, teacher_model_path=teacher, student_model_path=student)
+    return args
+
+
+@entry_point(CheckpointError)
+def main(argv=None):
+    args = parse_args(argv)
+    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, precision(args)
+    run = Run(args, Path(args.output_dir, student_folder(args, args.model_type, lam=True)))
+    tokenizer = load_tokenizer(args.teacher_model_path)
+    teacher = run.place(load_model(args.teacher_model_path, task.labels))
+    student = run.place(load_model(args.student_model_path, task.labels))
+    dev = reader(args, tokenizer, teacher.config, run.device)("dev")
+    run.open()
+
+    # how far do the task loss and the gap to the student move when a unit of the teacher is switched off?
+    teacher_logits, student_logits = (predict(model, dev, batch_size, dtype) for model in (teacher, student))
+    distance = distance_to(student_logits, args.temperature, args.alpha)
+    with autocast(teacher, dtype):
+        gradients = mask_gradients(teacher, dev.by_length(batch_size), [task_loss, distance])
+    expressive, friendly = (normalise(gradient) for gradient in gradients)
+    knowledgeable = interpolate(expressive, friendly, args.lam)
+
+    # the most knowledgeable units of every layer first: cutting takes them from the end
+    sort_units(teacher, knowledgeable)
+    by_sparsity = {s: evaluate(cut(teacher, s), dev, task.metric, batch_size, dtype) for s in SPARSITIES}
+
+    scores = {"expressive": expressive, "friendly": friendly, "knowledgeable": knowledgeable}
+    run.save("ckpt", teacher, tokenizer, write=lambda folder: save_scores(folder, **scores))
+    losses = distillation_loss(student_logits, teacher_logits, dev, args.temperature, args.alpha)
+    metrics = {
+        "student": metrics_of(student_logits, dev, task.metric),
+        "sparsity": by_sparsity,
+        "distillation_loss_per_dev_batch": group_means(losses),
+    }
+    run.finish(metrics, ("sparsity", *by_sparsity[0]), ((s, *row.values()) for s, row in by_sparsity.items()))
+
+
+if __name__ == "__main__":
+    main()
