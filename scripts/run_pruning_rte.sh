@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Stage 2: sort the teacher's units by expressiveness. Reads stage 1's checkpoint, writes outputs/prune/ft_<task>/ckpt.
+# Several tasks, e.g. TASKS="rte mrpc stsb", are a sweep.
+set -eu
+cd "$(dirname "$0")/.."
+
+TASKS="rte"
+
+for TASK in $TASKS; do
+  python run_pruning.py --model_type ft --model_path "outputs/finetune/ft_$TASK/ckpt" --task_name "$TASK"
+done
