@@ -1,0 +1,298 @@
+"""Fetches, checks and lays out the files of GLUE tasks; needs nothing but Python.
+
+    bash scripts/download_glue.sh rte mrpc             # -> datasets/rte/{train,dev,test}.tsv, datasets/mrpc/...
+    python3 scripts/glue_files.py --data_dir data rte  # the same, without the shell
+
+A download lives in <data_dir>/.download/<task> until its size, SHA-256 and row counts are right; only then are the
+files renamed into <data_dir>/<task>. Exit status: 0 all complete, 1 some task failed (others are done), 2 wrong usage.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+import zipfile
+from collections import namedtuple
+from contextlib import suppress
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+BASE = "https://dl.fbaipublicfiles.com/"
+CHUNK = 1 << 20  # bytes
+
+File = namedtuple("File", "path size sha256")  # address below the base, bytes
+Task = namedtuple("Task", "files rows")
+
+FILES = {
+    "rte": [File("glue/data/RTE.zip", 697150, "6bf86de103ecd335f3441bd43574d23fef87ecc695977a63b82d5efb206556ee")],
+    "mrpc": [
+        File("glue/data/mrpc_dev_ids.tsv", 6222, "971d7767d81b997fd9060ade0ec23c4fc31cbb226a55d1bd4a1bac474eb81dc7"),
+        File(
+            "senteval/senteval_data/msr_paraphrase_train.txt",
+            1047044,
+            "60a9b09084528f0673eedee2b69cb941920f0b8cd0eeccefc464a98768457f89",
+        ),
+        File(
+            "senteval/senteval_data/msr_paraphrase_test.txt",
+            441275,
+            "a04e271090879aaba6423d65b94950c089298587d9c084bf9cd7439bd785f784",
+        ),
+    ],
+    "stsb": [File("glue/data/STS-B.zip", 802872, "e60a6393de5a8b5b9bac5020a1554b54e3691f9d600b775bd131e613ac179c85")],
+    "sst2": [File("glue/data/SST-2.zip", 7439277, "d67e16fb55739c1b32cdce9877596db1c127dc322d93c082281f64057c16deaa")],
+    "qnli": [
+        File("glue/data/QNLIv2.zip", 10627589, "e634e78627a29adaecd4f955359b22bf5e70f2cbd93b493f2d624138a0c0e5f5")
+    ],
+    "qqp": [
+        File("glue/data/QQP-clean.zip", 41696084, "40e7c862c04eb26ee04b67fd900e76c45c6ba8e6d8fab4f8f1f8072a1a3fbae0")
+    ],
+    "mnli": [File("glue/data/MNLI.zip", 312783507, "e7c1d896d26ed6caf700110645df426cc2d8ebf02a5ab743d5a5c68ac1c83633")],
+    "cola": [File("glue/data/CoLA.zip", 376971, "f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff")],
+    "wnli": [File("glue/data/WNLI.zip", 28999, "ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46")],
+}
+ROWS = {  # of each <split>.tsv, its header not counted
+    "rte": {"train": 2490, "dev": 277, "test": 3000},
+    "mrpc": {"train": 3668, "dev": 408, "test": 1725},
+    "stsb": {"train": 5749, "dev": 1500, "test": 1379},
+    "sst2": {"train": 67349, "dev": 872, "test": 1821},
+    "qnli": {"train": 104743, "dev": 5463, "test": 5463},
+    "qqp": {"train": 363846, "dev": 40430, "test": 390965},
+    "mnli": {
+        "train": 392702,
+        "dev_matched": 9815,
+        "dev_mismatched": 9832,
+        "test_matched": 9796,
+        "test_mismatched": 9847,
+    },
+    "cola": {"train": 8551, "dev": 1043, "test": 1063},
+    "wnli": {"train": 635, "dev": 71, "test": 146},
+}
+ZIP_FOLDERS = {"stsb": "STS-B", "sst2": "SST-2", "cola": "CoLA"}  # the others: the task in capitals
+SAME_FOLDER = {"mnlimm": "mnli"}
+NO_HEADER = {("cola", "train"), ("cola", "dev")}
+
+
+class Failure(Exception):
+    """Ends one task with one line; the other tasks go on."""
+
+
+def read_manifest(path):
+    """The tasks of a JSON file {task: {"files": {address: {"bytes", "sha256"}}, "rows": {split: count}}}."""
+    facts = json.loads(Path(path).read_text(encoding="utf-8"))
+    return {
+        name: Task([File(p, f["bytes"], f["sha256"]) for p, f in fact["files"].items()], fact["rows"])
+        for name, fact in facts.get("tasks", facts).items()
+        if name in FILES
+    }
+
+
+def bytes_in(path):
+    return path.stat().st_size if path.exists() else 0
+
+
+def receive(url, size, part, timeout):
+    """One request for what `part` lacks; a server that cannot send a range makes it start over."""
+    have = bytes_in(part)
+    if have >= size:
+        return
+    request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urlopen(request, timeout=timeout) as response:
+        resumes = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        have = have if resumes else 0
+        # a log-in page or another version shows here, before all of it is fetched
+        announced = have + int(response.headers.get("Content-Length", size - have))
+        if announced != size:
+            raise Failure(f"{announced:,} bytes, expected {size:,}")
+        with part.open("ab" if resumes else "wb") as out:
+            while have <= size and (chunk := response.read(CHUNK)):
+                out.write(chunk)
+                have += len(chunk)
+    if have < size:
+        raise ConnectionError(f"the connection ended after {have:,} of {size:,} bytes")
+
+
+def may_pass(error):
+    """Is it worth asking again?"""
+    return not isinstance(error, HTTPError) or error.code in (408, 416, 429) or error.code >= 500
+
+
+def fetch(url, size, part, timeout, retries):
+    """Requests until `part` is full; only attempts that bring nothing new use up the retries."""
+    failures = furthest = 0
+    while True:
+        try:
+            return receive(url, size, part, timeout)
+        except (OSError, HTTPException) as error:
+            failures = 1 if bytes_in(part) > furthest else failures + 1
+            furthest = max(furthest, bytes_in(part))
+            if failures > retries or not may_pass(error):
+                raise Failure(error.reason if type(error) is URLError else error) from error
+            if isinstance(error, HTTPError) and error.code == 416:  # `part` is longer than the server's file
+                part.unlink()
+            time.sleep(min(0.5 * 2 ** (failures - 1), 30))
+        except ValueError as error:  # no address at all
+            raise Failure(error) from error
+
+
+def mismatch(path, file):
+    """What is wrong with a downloaded file, or None."""
+    if bytes_in(path) != file.size:
+        return f"{bytes_in(path):,} bytes, expected {file.size:,}"
+    digest = hashlib.sha256()
+    with path.open("rb") as content:
+        while chunk := content.read(CHUNK):
+            digest.update(chunk)
+    found = digest.hexdigest()
+    return None if found == file.sha256 else f"SHA-256 is {found}, expected {file.sha256}"
+
+
+def obtain(url, file, target, timeout, retries):
+    """Brings `file` to `target`, checked; a file put there by hand is taken if it is the right one."""
+    if target.exists():
+        if problem := mismatch(target, file):
+            raise Failure(f"{target}: {problem}; remove it and run this again")
+        return
+    part = target.with_name(target.name + ".part")
+    resumed = part.exists()
+    try:
+        fetch(url, file.size, part, timeout, retries)
+        if resumed and mismatch(part, file):  # begun with another version or a broken file
+            part.unlink()
+            fetch(url, file.size, part, timeout, retries)
+        if problem := mismatch(part, file):
+            part.unlink()
+            raise Failure(problem)
+    except Failure as failure:
+        raise Failure(
+            f"{url}: {failure}; run this again, choose a mirror with --base, or put the file at {target} by hand"
+        ) from failure
+    part.replace(target)
+
+
+def lines_of(path):
+    """The lines as bytes, without line feeds and without empty ones."""
+    return [line for line in path.read_bytes().split(b"\n") if line]
+
+
+def split_mrpc(cache):
+    """MRPC comes as texts: the listed rows of the training text are dev; the test file has an index for its label."""
+    dev_ids = {tuple(line.split()) for line in lines_of(cache / "mrpc_dev_ids.tsv")}
+    header, *rows = lines_of(cache / "msr_paraphrase_train.txt")
+    train, dev = [header], [header]
+    for row in rows:
+        (dev if tuple(row.split(b"\t")[1:3]) in dev_ids else train).append(row)
+    columns, *rows = (line.partition(b"\t")[2] for line in lines_of(cache / "msr_paraphrase_test.txt"))
+    test = [b"index\t" + columns, *(b"%d\t%s" % numbered for numbered in enumerate(rows))]
+    for split, lines in (("train", train), ("dev", dev), ("test", test)):
+        (cache / f"{split}.tsv.part").write_bytes(b"\n".join(lines) + b"\n")
+
+
+def unzip(archive, folder, splits):
+    """Extracts <folder>/<split>.tsv beside the archive, as <split>.tsv.part."""
+    try:
+        with zipfile.ZipFile(archive) as members:
+            for split in splits:
+                part = archive.with_name(f"{split}.tsv.part")
+                with members.open(f"{folder}/{split}.tsv") as packed, part.open("wb") as out:
+                    shutil.copyfileobj(packed, out)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise Failure(f"{archive}: {error.args[0]}") from error
+
+
+def count_rows(path, has_header):
+    """Rows with all the columns of the first one: the official counts leave out broken, short rows (QQP has some)."""
+    rows, columns = 0, None
+    with path.open("rb") as lines:
+        for line in lines:
+            if line.strip(b"\r\n"):
+                tabs = line.count(b"\t")
+                columns = tabs if columns is None else columns
+                rows += tabs >= columns
+    return max(rows - has_header, 0)
+
+
+def wrong_rows(name, rows, folder, suffix=""):
+    """Which files of a task are not as long as they should be, in words; empty if all are."""
+    problems = []
+    for split, expected in rows.items():
+        path = folder / f"{split}.tsv{suffix}"
+        found = count_rows(path, (name, split) not in NO_HEADER) if path.exists() else 0
+        if found != expected:
+            problems.append(f"{split}.tsv has {found:,} rows, expected {expected:,}")
+    return ", ".join(problems)
+
+
+def install(name, task, args):
+    """One task, from nothing or from where an earlier run stopped, to its folder; a complete one is left alone."""
+    folder, cache = Path(args.data_dir, name), Path(args.data_dir, ".download", name)
+    if not wrong_rows(name, task.rows, folder):
+        return f"already complete in {folder}, skipped"
+    cache.mkdir(parents=True, exist_ok=True)
+    for file in task.files:
+        url, target = args.base.rstrip("/") + "/" + file.path, cache / Path(file.path).name
+        print(f"{name}: {url} ({file.size / 1e6:.1f} MB)", flush=True)
+        obtain(url, file, target, args.timeout, args.retries)
+    parts = [cache / f"{split}.tsv.part" for split in task.rows]
+    try:
+        if name == "mrpc":
+            split_mrpc(cache)
+        else:
+            unzip(target, ZIP_FOLDERS.get(name, name.upper()), task.rows)
+        if problem := wrong_rows(name, task.rows, cache, ".part"):
+            raise Failure(f"{cache}: {problem}; remove that folder and run this again, or correct the --manifest")
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in parts:
+            part.replace(folder / part.stem)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+    shutil.rmtree(cache)
+    return f"{', '.join(f'{count:,} {split}' for split, count in task.rows.items())} rows in {folder}"
+
+
+def parse_args(argv):
+    parser = argparse.ArgumentParser(prog="download_glue.sh", description="Fetches GLUE tasks, checked, into a folder.")
+    parser.add_argument("tasks", nargs="*", metavar="task", help="default: all; mnlimm shares the folder of mnli")
+    parser.add_argument("--data_dir", default="datasets", help="files go to <data_dir>/<task> (%(default)s)")
+    base = os.environ.get("GLUE_BASE", BASE)
+    parser.add_argument("--base", default=base, help="a mirror; also as GLUE_BASE in the environment (%(default)s)")
+    parser.add_argument("--manifest", help="for mirrors with other files: JSON of their sizes, sums and row counts")
+    parser.add_argument("--timeout", type=float, default=30, help="seconds of silence before giving up (%(default)s)")
+    parser.add_argument("--retries", type=int, default=3, help="attempts in a row that may bring nothing (%(default)s)")
+    args = parser.parse_args(argv)
+    try:
+        known = read_manifest(args.manifest) if args.manifest else {t: Task(FILES[t], ROWS[t]) for t in FILES}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        parser.exit(2, f"{args.manifest}: not a manifest ({type(error).__name__}: {error})\n")
+    names = list(dict.fromkeys(SAME_FOLDER.get(task, task) for task in args.tasks or known))
+    if unknown := [name for name in names if name not in known]:
+        choices = [*known, *(alias for alias, name in SAME_FOLDER.items() if name in known)]
+        parser.exit(2, f"unknown task {' '.join(unknown)}; choose from {' '.join(choices)}\n")
+    return args, {name: known[name] for name in names}
+
+
+def main(argv=None):
+    args, tasks = parse_args(argv)
+    failed = False
+    for name, task in tasks.items():
+        try:
+            print(f"{name}: {install(name, task, args)}", flush=True)
+        except (Failure, OSError) as error:
+            failed = True
+            print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            sys.exit(f"{name}: stopped; run this again to go on from here")
+    cache = Path(args.data_dir, ".download")
+    for emptied in (*(cache / name for name in tasks), cache):
+        with suppress(OSError):  # not there, or still holds a .part to go on from
+            emptied.rmdir()
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
