@@ -35,8 +35,8 @@ def main(argv=None):
     run = Run(args, Path(args.output_dir, f"{args.model_type}_{args.task_name}"))
 
     # a pretrained encoder and a new classifier for the task's labels
-    tokenizer = load_tokenizer(args.model_path)
     model = run.place(load_model(args.model_path, task.labels, fine_tuned=False))
+    tokenizer = load_tokenizer(args.model_path)
     read = reader(args, tokenizer, model.config, run.device)
     train, dev = read("train"), read("dev")
     test = read("test") if args.do_test else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from models.bert import CheckpointError, load_model
 from models.losses import task_loss
 from models.pruning import SPARSITIES, cut, sort_units
-from models.scores import group_means, mask_gradients, normalise, save_scores
+from models.scores import check_uncut, group_means, mask_gradients, normalise, save_scores
 from utils.arguments import argument_parser, default_paths, parse, precision, reader
 from utils.batches import load_tokenizer
 from utils.glue import TASKS
@@ -32,9 +32,10 @@ def main(argv=None):
     args = parse_args(argv)
     task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, precision(args)
     run = Run(args, Path(args.output_dir, f"{args.model_type}_{args.task_name}"))
-    tokenizer = load_tokenizer(args.model_path)
     model = run.place(load_model(args.model_path, task.labels))
+    tokenizer = load_tokenizer(args.model_path)
     dev = reader(args, tokenizer, model.config, run.device)("dev")
+    check_uncut(model)
     run.open()
 
     # how far does the task loss move when a unit is switched off?

@@ -11,7 +11,7 @@ from pathlib import Path
 from models.bert import CheckpointError, load_model
 from models.losses import distance_to, distillation_loss, task_loss
 from models.pruning import SPARSITIES, cut, sort_units
-from models.scores import group_means, interpolate, mask_gradients, normalise, save_scores
+from models.scores import check_uncut, group_means, interpolate, mask_gradients, normalise, save_scores
 from utils.arguments import (
     add_distillation_flags,
     add_lam_flag,
@@ -49,10 +49,11 @@ def main(argv=None):
     args = parse_args(argv)
     task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, precision(args)
     run = Run(args, Path(args.output_dir, student_folder(args, args.model_type, lam=True)))
-    tokenizer = load_tokenizer(args.teacher_model_path)
     teacher = run.place(load_model(args.teacher_model_path, task.labels))
+    tokenizer = load_tokenizer(args.teacher_model_path)
     student = run.place(load_model(args.student_model_path, task.labels))
     dev = reader(args, tokenizer, teacher.config, run.device)("dev")
+    check_uncut(teacher)
     run.open()
 
     # how far do the task loss and the gap to the student move when a unit of the teacher is switched off?

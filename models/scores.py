@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.bert import Units
+from models.bert import CheckpointError, Units
 from models.losses import Loss
 
 GROUP = 32  # examples whose gradients are averaged before the absolute value: the paper's batch size in scoring
@@ -26,6 +26,12 @@ def interpolate(expressive: Units, friendly: Units, lam: float) -> Units:
 def normalise(scores: Units) -> Units:
     """Divide by the L2 norm over the units of a layer, heads and neurons apart: layers become comparable."""
     return Units(*(score / (score.norm(dim=-1, keepdim=True) + 1e-7) for score in scores))
+
+
+def check_uncut(model: nn.Module) -> None:
+    """Raise CheckpointError if units are missing that would have to be scored."""
+    if (sparsity := getattr(model.config, "sparsity", "0")) != "0":
+        raise CheckpointError(f"{model.config.name_or_path}: cut at {sparsity} %, expected an uncut model to score")
 
 
 def mask_gradients(
@@ -45,7 +51,11 @@ def mask_gradients(
 
     Returns:
         One pair (L, H), (L, F) per loss.
+
+    Raises:
+        CheckpointError: the model is cut, so that it has no unit left for some of the masks.
     """
+    check_uncut(model)
     config = model.config
     shapes = [(config.num_hidden_layers, width) for width in (config.num_attention_heads, config.intermediate_size)]
     sums: list[dict[int, list]] = [{} for _ in losses]

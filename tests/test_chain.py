@@ -1,0 +1,130 @@
+"""The five scripts in a row, each finding by default what the last one left."""
+
+import json
+
+import pytest
+import torch
+from conftest import random_batch, small_config, write_task
+from safetensors.torch import load_file
+
+import run_distillation
+import run_finetuning
+import run_pruning
+import run_rewinding
+import run_sparsification
+from models.bert import PrunableBert
+
+QUICK = ["--num_train_epochs", "2", "--learning_rate", "1e-3", "--log_interval", "4"]
+STUDENTS = {"layer_dropped/kd_2": ["--student_layer", "2"], "parameter_pruned/kd_70": ["--student_sparsity", "70"]}
+METRICS = {"rte": {"acc"}, "stsb": {"corr", "pearson_corr", "spearman_corr"}}
+
+
+def read(path) -> dict:
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("task", ["rte", "stsb"])
+@pytest.mark.parametrize("student", STUDENTS)
+def test_the_whole_chain(tmp_path, monkeypatch, bert_folder, task, student, capsys):
+    write_task(tmp_path / "datasets", task)
+    monkeypatch.chdir(tmp_path)
+    flags, outputs = ["--task_name", task], tmp_path / "outputs"
+
+    run_finetuning.main([*flags, *QUICK, "--model_path", str(bert_folder), "--do_train"])
+    teacher = outputs / "finetune" / f"ft_{task}"
+    assert set(read(teacher / "metrics.json")["dev"]) == METRICS[task]
+    names = {"rte": {"0": "not_entailment", "1": "entailment"}, "stsb": {"0": "score"}}
+    assert read(teacher / "ckpt" / "config.json")["id2label"] == names[task]
+
+    run_pruning.main(flags)
+    prune = outputs / "prune" / f"ft_{task}"
+    assert list(read(prune / "metrics.json")["sparsity"]) == [str(s) for s in range(0, 100, 10)]
+
+    run_distillation.main([*flags, *QUICK, *STUDENTS[student], "--do_distil"])
+    trial = outputs / "distil" / f"{student}_{task}"
+    config = read(trial / "ckpt" / "config.json")
+    assert (config["num_hidden_layers"], config.get("sparsity", "0")) == ((2, "0") if "layer" in student else (3, "70"))
+
+    run_sparsification.main([*flags, *STUDENTS[student], "--lam", "0.5"])
+    stark = outputs / "stark" / f"{student}_{task}_0.5"
+    scores = load_file(stark / "ckpt" / "scores.safetensors")
+    assert {name: tuple(score.shape) for name, score in scores.items()} == {
+        f"{kind}_{name}": shape
+        for kind, shape in (("head", (3, 4)), ("neuron", (3, 32)))
+        for name in ("expressive", "friendly", "knowledgeable")
+    }
+    # the trial student's metric is that of the checkpoint that stage 3 kept
+    assert read(stark / "metrics.json")["student"] == pytest.approx(read(trial / "metrics.json")["dev"])
+
+    capsys.readouterr()
+    run_rewinding.main([*flags, *QUICK, *STUDENTS[student], "--do_rewind", "--do_test"])
+    rewind = outputs / "rewind" / f"{student}_{task}_0.5"
+    metrics = read(rewind / "metrics.json")
+    assert list(metrics["sparsity"]) == [str(s) for s in range(0, 100, 10)]
+    selection = "acc" if task == "rte" else "corr"
+    values = {s: row["dev"][selection] for s, row in metrics["sparsity"].items()}
+    assert values[str(metrics["best_teacher_sparsity"])] == max(values.values())
+    # the dense end of the sweep is the trial run once more: same teacher, same start, same seed
+    assert metrics["sparsity"]["0"]["dev"] == pytest.approx(read(trial / "metrics.json")["dev"], abs=0.05)
+    assert metrics["trial_student"] == read(stark / "metrics.json")["student"]
+    for sparsity in range(0, 100, 10):
+        student_model = PrunableBert.from_pretrained(rewind / f"ckpt_{sparsity}")
+        assert student_model(*random_batch(small_config())).shape == (5, 2 if task == "rte" else 1)
+    printed = capsys.readouterr().err
+    assert "teacher sparsity" in printed
+    assert "written to" in printed
+    submission = (rewind / ("RTE.tsv" if task == "rte" else "STS-B.tsv")).read_text().splitlines()
+    assert submission[0] == "index\tprediction"
+    assert len(submission) == 10
+    for folder in (teacher, prune, trial, stark, rewind):
+        assert {"args.json", "metrics.json", "log.txt"} <= {path.name for path in folder.iterdir()}
+        assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+        arguments = read(folder / "args.json")
+        assert (arguments["task_name"], arguments["seed"]) == (task, 776)
+        assert arguments["torch_version"] == torch.__version__
+
+
+def test_the_student_without_a_teacher_and_the_papers_way(tmp_path, monkeypatch, teacher_folder):
+    write_task(tmp_path / "datasets", "rte")
+    monkeypatch.chdir(tmp_path)
+    paths = ["--teacher_model_path", str(teacher_folder), "--student_model_path", str(teacher_folder)]
+    flags = [*QUICK, *paths, "--student_layer", "1"]
+    run_distillation.main([*flags, "--model_type", "ft"])
+    run_distillation.main(flags)
+    run_distillation.main(
+        [*flags, "--pad_to_max_length", "--no_group_by_length", "--no_teacher_cache", "--output_dir", "slow"]
+    )
+    alone, taught, slow = (
+        read(tmp_path / folder / "metrics.json")["history"]
+        for folder in (
+            "outputs/distil/layer_dropped/ft_1_rte",
+            "outputs/distil/layer_dropped/kd_1_rte",
+            "slow/layer_dropped/kd_1_rte",
+        )
+    )
+    assert alone[0]["loss"] != pytest.approx(taught[0]["loss"], abs=1e-3)
+    assert [entry["update"] for entry in slow] == [entry["update"] for entry in taught]
+
+
+def test_the_same_seed_gives_the_same_metrics_whatever_ran_before(tmp_path, monkeypatch, teacher_folder):
+    write_task(tmp_path / "datasets", "rte")
+    monkeypatch.chdir(tmp_path)
+    paths = ["--teacher_model_path", str(teacher_folder), "--student_model_path", str(teacher_folder)]
+    histories = []
+    for folder in ("a", "b"):
+        torch.rand(3 if folder == "a" else 7)
+        run_distillation.main([*QUICK, *paths, "--student_layer", "2", "--output_dir", folder])
+        histories.append(read(tmp_path / folder / "layer_dropped" / "kd_2_rte" / "metrics.json")["history"])
+    assert histories[0] == histories[1]
+
+
+def test_the_first_rows_only(tmp_path, monkeypatch, bert_folder, caplog):
+    write_task(tmp_path / "datasets", "rte")
+    monkeypatch.chdir(tmp_path)
+    limits = ["--max_train_examples", "10", "--max_eval_examples", "5", "--use_bf16"]
+    run_finetuning.main([*QUICK, *limits, "--model_path", str(bert_folder)])
+    log = (tmp_path / "outputs" / "finetune" / "ft_rte" / "log.txt").read_text()
+    assert "writing to outputs/finetune/ft_rte" in log
+    metrics = read(tmp_path / "outputs" / "finetune" / "ft_rte" / "metrics.json")
+    assert metrics["updates"] == 2
+    assert metrics["dev"]["acc"] * 5 == pytest.approx(round(metrics["dev"]["acc"] * 5))

@@ -1,0 +1,58 @@
+"""Output folders: complete or not at all."""
+
+import argparse
+import json
+
+import pytest
+from conftest import small_config
+
+from models.bert import PrunableBert
+from utils.run import Run, read_json, table, write_json
+
+
+def make_run(folder) -> Run:
+    run = Run(argparse.Namespace(seed=1, use_cpu=True, compile=False), folder)
+    run.open()
+    return run
+
+
+class Breaks:
+    def save_pretrained(self, folder):
+        (folder / "half").write_text("half a file")
+        raise OSError("disk full")
+
+
+def test_a_failed_save_leaves_the_earlier_checkpoint_as_it_was(tmp_path):
+    run, model = make_run(tmp_path / "out"), PrunableBert(small_config())
+    run.save("ckpt", model)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out" / "ckpt").iterdir()}
+    with pytest.raises(OSError, match="disk full"):
+        run.save("ckpt", model, Breaks())
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out" / "ckpt").iterdir()} == before
+    run.save("ckpt", model)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["args.json", "ckpt", "log.txt"]
+
+
+def test_a_save_replaces_what_was_there(tmp_path):
+    run = make_run(tmp_path)
+    run.save("ckpt", PrunableBert(small_config()), write=lambda folder: (folder / "extra").write_text("1"))
+    run.save("ckpt", PrunableBert(small_config(num_hidden_layers=1)))
+    assert not (tmp_path / "ckpt" / "extra").exists()
+    assert len(PrunableBert.from_pretrained(tmp_path / "ckpt").layers) == 1
+
+
+def test_json_files_are_read_back_and_missing_ones_are_empty(tmp_path):
+    write_json(tmp_path / "a.json", {"x": [1, None]})
+    assert read_json(tmp_path / "a.json") == {"x": [1, None]}
+    assert read_json(tmp_path / "b.json") == {}
+
+
+def test_args_json_holds_flags_and_versions(tmp_path):
+    make_run(tmp_path)
+    content = json.loads((tmp_path / "args.json").read_text())
+    assert content["seed"] == 1
+    assert {"python_version", "torch_version", "transformers_version", "git_commit"} <= set(content)
+
+
+def test_tables_align_and_mark_what_is_missing():
+    assert table(("s", "acc"), [(0, 0.5), (10, None)]) == " s     acc\n 0  0.5000\n10       -"

@@ -1,0 +1,45 @@
+"""Rooms of the code: who may import whom, and what may lie where."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = [
+    path.relative_to(ROOT) for folder in (".", "models", "utils", "scripts") for path in (ROOT / folder).glob("*.py")
+]
+MAY_IMPORT_TRANSFORMERS = {"models/bert.py", "utils/batches.py", "utils/training.py", "scripts/make_miniature.py"}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_stay_within_their_rooms(path):
+    found = imports(path)
+    scripts = {name for name in found if name.startswith("run_")}
+    if path.parts[0] == "models":
+        assert not found & {"utils", "scripts"} | scripts
+    elif path.parts[0] == "utils":
+        assert not found & {"models", "scripts"} | scripts
+    elif path.name.startswith("run_"):
+        assert not scripts | found & {"scripts"}
+    if "transformers" in found:
+        assert str(path) in MAY_IMPORT_TRANSFORMERS
+
+
+def test_the_check_above_sees_the_modules():
+    assert {"run_rewinding.py", "models/bert.py", "utils/run.py"} <= {str(path) for path in MODULES}
+    assert "transformers" in imports(Path("models/bert.py"))
+
+
+def test_no_python_in_datasets():
+    assert not list((ROOT / "datasets").rglob("*.py"))

@@ -1,0 +1,153 @@
+"""The loop: updates, accumulation, evaluation, early stopping, cached teachers."""
+
+import copy
+import random
+
+import pytest
+import torch
+from conftest import random_batch, sentence, small_config
+
+from models.bert import PrunableBert
+from models.losses import learn_from, task_loss
+from utils.batches import tokenise
+from utils.glue import Split
+from utils.training import Recipe, _Step, evaluate, fit, frozen, predict
+
+QUICK = Recipe(batch_size=8, learning_rate=1e-3, num_train_epochs=2, log_interval=3)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return PrunableBert(small_config())
+
+
+@pytest.fixture
+def still():
+    """A model without dropout, so that two ways through the same data can be compared."""
+    torch.manual_seed(0)
+    model = PrunableBert(small_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    model.cls[2].p = 0.0
+    return model
+
+
+def make_examples(tokenizer, rows: int, **options):
+    rng = random.Random(0)
+    texts = [sentence(rng, rng.randint(1, 12)) for _ in range(rows)]
+    return tokenise(Split(texts, None, [len(text) // 3 % 2 for text in texts]), tokenizer, 40, **options)
+
+
+@pytest.mark.parametrize("rows", [16, 13, 9])
+def test_accumulating_2_times_8_equals_a_batch_of_16(still, tokenizer, rows):
+    examples, models = make_examples(tokenizer, rows), [copy.deepcopy(still), copy.deepcopy(still)]
+    recipes = [QUICK._replace(batch_size=8, num_grad_accum_steps=2), QUICK._replace(batch_size=16)]
+    losses = [
+        _Step(model, task_loss, recipe, 10)(examples, torch.arange(rows))
+        for model, recipe in zip(models, recipes, strict=True)
+    ]
+    torch.testing.assert_close(*losses)
+    for ours, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(ours, other, atol=1e-5, rtol=1e-4)
+
+
+def test_fit_with_accumulation_makes_the_updates_of_the_large_batch(still, tokenizer):
+    examples = make_examples(tokenizer, 37)
+    results = []
+    for recipe in (QUICK._replace(batch_size=8, num_grad_accum_steps=2), QUICK._replace(batch_size=16)):
+        model = copy.deepcopy(still)
+        results.append(fit(model, examples, task_loss, recipe, lambda m=model: evaluate(m, examples, "acc", 8), "acc"))
+    assert [result.updates for result in results] == [6, 6]
+    for ours, other in zip(results[0].history, results[1].history, strict=True):
+        assert ours == pytest.approx(other, abs=1e-4)
+
+
+def test_the_first_update_is_adamw_with_the_papers_eps(still, tokenizer):
+    examples = make_examples(tokenizer, 8)
+    before = copy.deepcopy(still)
+    batch = examples.batch(torch.arange(8))
+    task_loss(before(*batch.inputs), batch).mean().backward()
+    recipe = QUICK._replace(warmup_proportion=0.0, max_grad_norm=0.0, weight_decay=0.1)
+    _Step(still, task_loss, recipe, 10)(examples, torch.arange(8))
+    for name in ("cls.0.weight", "cls.0.bias"):
+        weight, gradient = before.get_parameter(name), before.get_parameter(name).grad
+        decay = 1 - 1e-3 * 0.1 if name == "cls.0.weight" else 1.0
+        expected = weight * decay - 1e-3 * gradient / (gradient.abs() + 1e-6)
+        torch.testing.assert_close(still.get_parameter(name), expected, atol=1e-6, rtol=1e-4)
+
+
+def test_fit_learns_and_keeps_the_best_weights(model, tokenizer):
+    examples = make_examples(tokenizer, 64)
+    recipe = QUICK._replace(num_train_epochs=12, log_interval=8)
+    before = evaluate(model, examples, "acc", 16)["acc"]
+    result = fit(model, examples, task_loss, recipe, lambda: evaluate(model, examples, "acc", 16), "acc")
+    assert result.best["acc"] == max(entry["acc"] for entry in result.history) > before + 0.2
+    assert evaluate(model, examples, "acc", 16) == result.best
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+def test_the_last_update_is_always_evaluated(model, tokenizer):
+    examples = make_examples(tokenizer, 20)
+    result = fit(model, examples, task_loss, QUICK._replace(log_interval=100), lambda: {"acc": 0.5}, "acc")
+    assert [entry["update"] for entry in result.history] == [result.updates] == [6]
+
+
+def test_training_stops_when_nothing_gets_better_for_the_patience(model, tokenizer):
+    examples, metrics = make_examples(tokenizer, 24), iter([0.5, 0.6, *[0.6] * 50])
+    recipe = QUICK._replace(num_train_epochs=20, num_patience_epochs=2)
+    result = fit(model, examples, task_loss, recipe, lambda: {"acc": next(metrics)}, "acc")
+    assert (result.best_update, result.updates) == (6, 12)
+
+
+def test_without_patience_training_goes_to_the_end(model, tokenizer):
+    recipe = QUICK._replace(num_train_epochs=4, num_patience_epochs=0)
+    result = fit(model, make_examples(tokenizer, 24), task_loss, recipe, lambda: {"acc": 0.0}, "acc")
+    assert result.updates == 12
+
+
+def test_a_run_depends_on_its_seed_alone(model, tokenizer):
+    examples, histories = make_examples(tokenizer, 40), []
+    for seed, before in ((1, 5), (1, 6), (2, 5)):
+        student = copy.deepcopy(model)
+        torch.manual_seed(before)
+        recipe = QUICK._replace(seed=seed)
+        histories.append(fit(student, examples, task_loss, recipe, lambda: {"acc": 0.5}, "acc").history)
+    assert histories[0] == histories[1] != histories[2]
+
+
+def test_predictions_are_in_file_order_whatever_the_batches(model, tokenizer):
+    examples = make_examples(tokenizer, 21)
+    logits = predict(model, examples, 4)
+    alone = torch.cat([model(*examples.batch(torch.tensor([index])).inputs) for index in range(21)])
+    torch.testing.assert_close(logits, alone.detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_cached_teacher_says_what_it_says_when_asked_each_time(model, tokenizer):
+    examples = make_examples(tokenizer, 33)
+    cached, asked = (frozen(model, examples, 8, cached=cached) for cached in (True, False))
+    for ids in examples.epoch(5, torch.Generator().manual_seed(0)):
+        batch = examples.batch(ids)
+        torch.testing.assert_close(cached(batch), asked(batch), atol=1e-5, rtol=1e-5)
+
+
+def test_the_fast_way_and_the_papers_way_have_the_same_losses_on_the_same_batches(still, tokenizer):
+    teacher = PrunableBert(small_config()).eval()
+    ways = [make_examples(tokenizer, 40), make_examples(tokenizer, 40, pad_to_max_length=True, group_by_length=False)]
+    losses = []
+    for examples, cached in zip(ways, (True, False), strict=True):
+        step = _Step(copy.deepcopy(still), learn_from(frozen(teacher, examples, 8, cached)), QUICK, 50)
+        order = torch.Generator().manual_seed(0)
+        losses.append([step(examples, torch.randperm(40, generator=order)[:8]).item() for _ in range(50)])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_bfloat16_trains_close_to_float32(model, tokenizer):
+    examples = make_examples(tokenizer, 40)
+    first = [
+        fit(
+            copy.deepcopy(model), examples, task_loss, QUICK._replace(dtype=dtype), lambda: {"acc": 0.5}, "acc"
+        ).history[0]
+        for dtype in (None, torch.bfloat16)
+    ]
+    assert first[0]["loss"] == pytest.approx(first[1]["loss"], rel=0.05)
+    batch = random_batch(small_config())
+    assert model(*batch).dtype == torch.float32
