@@ -43,10 +43,7 @@ def kept_units(config: BertConfig, sparsity: int) -> list[tuple[int, int]]:
 
     Args:
         config: `sparsity_map` as in config.json, keys are strings and absent layers lose nothing.
-        sparsity: percent of units removed, 0 to 99.
-
-    Raises:
-        CheckpointError: the map does not hold this sparsity.
+        sparsity: percent of units removed, 0 to 99; CheckpointError if the map does not hold it.
     """
     sparsity_map = getattr(config, "sparsity_map", None) or {"0": {"head": {}, "neuron": {}}}
     if str(sparsity) not in sparsity_map:
@@ -152,7 +149,7 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Embeddings and layers, under the names that Hugging Face's checkpoints use."""
+    """Embeddings and layers, under the names of Hugging Face's checkpoints."""
 
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -188,9 +185,13 @@ class PrunableBert(PreTrainedModel):
         """The L layers, first to last."""
         return self.bert.encoder["layer"]
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The word embeddings, for the library's bookkeeping."""
+    def get_input_embeddings(self) -> nn.Module:
+        """The word embeddings, under the name that the library knows."""
         return self.bert.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Put others there."""
+        self.bert.embeddings.word_embeddings = value
 
     def forward(
         self,
@@ -217,13 +218,13 @@ class PrunableBert(PreTrainedModel):
 
 
 def load_model(path: str, labels: tuple[str, ...], fine_tuned: bool = True) -> PrunableBert:
-    """Read a BERT checkpoint for a task, in float32, and say in one line what it did not hold or was not used.
+    """Read a BERT checkpoint for a task, in float32; a line of log says what was not there or not used.
 
     Args:
         path: a folder, or a name on the hub.
         labels: class names in the order of the task's class ids; () for regression. A checkpoint that numbers the same
             names differently has its classifier's rows put in this order.
-        fine_tuned: the classifier must be there, too, and be one for these labels; else a new one may be drawn.
+        fine_tuned: the classifier must be there, for these labels; else a new one may be drawn.
 
     Raises:
         CheckpointError: not found, not BERT, damaged, encoder weights missing, or no classifier for these labels.
@@ -233,8 +234,7 @@ def load_model(path: str, labels: tuple[str, ...], fine_tuned: bool = True) -> P
         if config.get("model_type") != "bert":
             raise CheckpointError(f"{path}: a checkpoint of type {config.get('model_type')}, expected bert")
         config = BertConfig.from_dict(config)
-        names = tuple(config.id2label.values())
-        config.id2label = dict(enumerate(labels or ("score",)))
+        names, config.id2label = tuple(config.id2label.values()), dict(enumerate(labels or ("score",)))
         config.label2id = {name: index for index, name in config.id2label.items()}
         model, info = PrunableBert.from_pretrained(
             path, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True

@@ -12,6 +12,7 @@ from models.losses import learn_from, task_loss
 from utils.batches import tokenise
 from utils.glue import Split
 from utils.training import Recipe, _Step, evaluate, fit, frozen, predict
+from utils.vocabulary import seen_rows
 
 QUICK = Recipe(batch_size=8, learning_rate=1e-3, num_train_epochs=2, log_interval=3)
 
@@ -112,6 +113,24 @@ def test_a_run_depends_on_its_seed_alone(model, tokenizer):
         recipe = QUICK._replace(seed=seed)
         histories.append(fit(student, examples, task_loss, recipe, lambda: {"acc": 0.5}, "acc").history)
     assert histories[0] == histories[1] != histories[2]
+
+
+def test_training_the_seen_rows_only_is_training_the_whole_embedding(still, tokenizer):
+    examples, other = make_examples(tokenizer, 12), make_examples(tokenizer, 60)
+    recipe, models = QUICK._replace(weight_decay=0.5, learning_rate=1e-2), [copy.deepcopy(still) for _ in range(2)]
+    whole = _Step(models[0], task_loss, recipe, 40)
+    assert len(torch.unique(examples.tokens)) < len(torch.unique(other.tokens))
+    with seen_rows(models[1], examples.tokens) as embedding:
+        seen = _Step(models[1], task_loss, recipe, 40, embedding.decay)
+        assert len(models[1].get_input_embeddings().weight) < 45
+        for _ in range(20):
+            torch.testing.assert_close(seen(examples, torch.arange(12)), whole(examples, torch.arange(12)))
+        # tokens that training never saw are there all the same
+        torch.testing.assert_close(predict(models[1], other, 8), predict(models[0], other, 8), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(*(m.bert.embeddings.word_embeddings.weight for m in models), atol=1e-5, rtol=1e-4)
+    unseen = [row for row in range(5, 45) if row not in examples.tokens]
+    kept, before = (m.bert.embeddings.word_embeddings.weight[unseen] for m in (models[1], still))
+    assert (kept.abs() < before.abs()).all()
 
 
 def test_predictions_are_in_file_order_whatever_the_batches(model, tokenizer):

@@ -18,6 +18,7 @@ from transformers import get_scheduler
 from utils.batches import Batch, Examples
 from utils.metrics import Metrics, compute_metrics
 from utils.run import set_seed
+from utils.vocabulary import seen_rows
 
 logger = logging.getLogger("stark")
 
@@ -130,38 +131,38 @@ def fit(
     per_epoch = math.ceil(len(examples) / size)
     total, patience = recipe.num_train_epochs * per_epoch, recipe.num_patience_epochs * per_epoch or math.inf
     interval = recipe.log_interval or max(10, per_epoch // 10)
-    step = _Step(model, loss, recipe, total)
     best, best_update, best_weights, history, start = {}, 0, None, [], time.perf_counter()
     losses = torch.zeros((), device=_device(model))  # stays on the device, so that no update waits for it
     updates = (ids for _ in range(recipe.num_train_epochs) for ids in examples.epoch(size, generator))
-    bar = tqdm(updates, total=total, unit="update", leave=False)
-    for update, ids in enumerate(bar, start=1):
-        losses += step(examples, ids)
-        if update % interval == 0 or update == total:
-            metrics, mean = evaluate(), losses.item() / (update - (history[-1]["update"] if history else 0))
-            losses.zero_()
-            history.append({"update": update, "epoch": round(update / per_epoch, 3), "loss": mean, **metrics})
-            bar.set_postfix(loss=f"{mean:.4f}", **{selection_metric: f"{metrics[selection_metric]:.4f}"})
-            if not best or metrics[selection_metric] > best[selection_metric]:
-                best, best_update, best_weights = metrics, update, copy.deepcopy(model.state_dict())
-        if update - best_update >= patience:
-            logger.info("no better %s for %d updates: stopped early", selection_metric, patience)
-            break
-    model.load_state_dict(best_weights)
+    with seen_rows(model, examples.tokens) as embedding:
+        step = _Step(model, loss, recipe, total, embedding.decay)
+        for update, ids in enumerate(bar := tqdm(updates, total=total, unit="update", leave=False), start=1):
+            losses += step(examples, ids)
+            if update % interval == 0 or update == total:
+                metrics, mean = evaluate(), losses.item() / (update - (history[-1]["update"] if history else 0))
+                losses.zero_()
+                history.append({"update": update, "epoch": round(update / per_epoch, 3), "loss": mean, **metrics})
+                bar.set_postfix(loss=f"{mean:.4f}", **{selection_metric: f"{metrics[selection_metric]:.4f}"})
+                if not best or metrics[selection_metric] > best[selection_metric]:
+                    best, best_update, best_weights = metrics, update, copy.deepcopy(model.state_dict())
+            if update - best_update >= patience:
+                logger.info("no better %s for %d updates: stopped early", selection_metric, patience)
+                break
+        model.load_state_dict(best_weights)
     return Result(best, best_update, update, time.perf_counter() - start, history)
 
 
 class _Step:
     """One update of the weights: forward and backward passes, clipping, optimizer, learning rate."""
 
-    def __init__(self, model: nn.Module, loss: Callable, recipe: Recipe, total: int):
+    def __init__(self, model: nn.Module, loss: Callable, recipe: Recipe, total: int, decay: Tensor | None = None):
         decayed = [name for name, _ in model.named_parameters() if not name.endswith(("bias", "LayerNorm.weight"))]
         parameters = dict(model.named_parameters())
         groups = [
             {"params": [parameters[name] for name in decayed], "weight_decay": recipe.weight_decay},
             {"params": [p for name, p in parameters.items() if name not in set(decayed)], "weight_decay": 0.0},
         ]
-        self.model, self.loss, self.recipe = model, loss, recipe
+        self.model, self.loss, self.recipe, self.decay = model, loss, recipe, decay
         # eps 1e-6 is what the optimizer of the paper's code had; torch's own default is 1e-8
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, eps=1e-6, fused=True)
         warmup = int(total * recipe.warmup_proportion)
@@ -183,6 +184,8 @@ class _Step:
         if self.recipe.max_grad_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm)
+        if self.decay is not None:
+            self.decay *= 1 - self.optimizer.param_groups[0]["lr"] * self.recipe.weight_decay
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
