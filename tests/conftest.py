@@ -72,6 +72,14 @@ def write_task(folder: Path, task: str, sizes: tuple[int, int, int] = (50, 21, 9
     return folder
 
 
+@pytest.fixture(autouse=True)
+def token_cache(tmp_path_factory, monkeypatch) -> Path:
+    """Tokens are cached apart from the user's, and afresh for each test."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder / "stark"
+
+
 @pytest.fixture
 def bert_folder(tmp_path: Path) -> Path:
     """A small pretrained BERT as Hugging Face's library saves one, without a classifier."""

@@ -1,6 +1,7 @@
 """Tokenising into a flat array, and batches from index lists."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -71,7 +72,7 @@ def test_an_empty_sentence_is_a_row_all_the_same(tokenizer):
 @pytest.mark.parametrize("group", [True, False])
 @pytest.mark.parametrize("rows", [1, 7, 16, 1001])
 def test_an_epoch_and_an_evaluation_see_every_example_once(tokenizer, rows, group):
-    examples = tokenise(random_split(rows), tokenizer, 40, group_by_length=group)
+    examples = replace(tokenise(random_split(rows), tokenizer, 40), group_by_length=group)
     epoch = examples.epoch(16, torch.Generator().manual_seed(0))
     assert sorted(torch.cat(epoch).tolist()) == list(range(rows))
     assert sorted(map(len, epoch)) == sorted([16] * (rows // 16) + [rows % 16] * (rows % 16 > 0))
@@ -89,7 +90,7 @@ def test_batches_of_similar_lengths_hold_little_padding_and_differ_between_epoch
 
 
 def test_the_papers_way_pads_to_max_length_in_file_order(tokenizer):
-    examples = tokenise(random_split(9), tokenizer, 40, pad_to_max_length=True, group_by_length=False)
+    examples = replace(tokenise(random_split(9), tokenizer, 40), pad_to=40, group_by_length=False)
     batches = list(examples.by_length(4))
     assert [tuple(batch.input_ids.shape) for batch in batches] == [(4, 40), (4, 40), (1, 40)]
     assert torch.cat([batch.ids for batch in batches]).tolist() == list(range(9))

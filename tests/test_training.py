@@ -2,6 +2,7 @@
 
 import copy
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,7 +36,8 @@ def still():
 def make_examples(tokenizer, rows: int, **options):
     rng = random.Random(0)
     texts = [sentence(rng, rng.randint(1, 12)) for _ in range(rows)]
-    return tokenise(Split(texts, None, [len(text) // 3 % 2 for text in texts]), tokenizer, 40, **options)
+    labels = [len(text) // 3 % 2 for text in texts]
+    return replace(tokenise(Split(texts, None, labels), tokenizer, 40), **options)
 
 
 @pytest.mark.parametrize("rows", [16, 13, 9])
@@ -150,7 +152,7 @@ def test_a_cached_teacher_says_what_it_says_when_asked_each_time(model, tokenize
 
 def test_the_fast_way_and_the_papers_way_have_the_same_losses_on_the_same_batches(still, tokenizer):
     teacher = PrunableBert(small_config()).eval()
-    ways = [make_examples(tokenizer, 40), make_examples(tokenizer, 40, pad_to_max_length=True, group_by_length=False)]
+    ways = [make_examples(tokenizer, 40), make_examples(tokenizer, 40, pad_to=40, group_by_length=False)]
     losses = []
     for examples, cached in zip(ways, (True, False), strict=True):
         step = _Step(copy.deepcopy(still), learn_from(frozen(teacher, examples, 8, cached)), QUICK, 50)

@@ -7,19 +7,22 @@ import argparse
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from utils.batches import Examples, Tokenizer, tokenise
-from utils.glue import TASKS, InputError, read_split, task_folder
+from utils.batches import Examples, Tokenizer
+from utils.cache import load_examples
+from utils.glue import TASKS, InputError, task_folder
 from utils.metrics import NAMES
 from utils.training import Recipe
 
 logger = logging.getLogger("stark")
 SCHEDULERS = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
 MAX_LENGTH = 128
+COMPILED_WIDTHS = 32  # tokens; compiled models see batches padded to its multiples, so that few shapes occur
 
 
 class Parser(argparse.ArgumentParser):
@@ -260,16 +263,14 @@ def reader(
 
     def read(split: str) -> Examples:
         limit = args.max_train_examples if split == "train" else args.max_eval_examples
-        examples = tokenise(
-            read_split(args.task_name, args.data_dir, split, limit),
-            tokenizer,
-            args.max_length,
-            regression=not TASKS[args.task_name].labels,
-            pad_to_max_length=args.pad_to_max_length,
-            group_by_length=not args.no_group_by_length,
-        )
+        examples = load_examples(args.task_name, args.data_dir, split, tokenizer, args.max_length, limit)
         if (highest := int(examples.tokens.max())) >= vocabulary:
             raise InputError(f"{split}: token id {highest}, but the model's embedding has {vocabulary} rows")
-        return examples.to(device)
+        return replace(
+            examples,
+            pad_to=args.max_length if args.pad_to_max_length else None,
+            pad_multiple=COMPILED_WIDTHS if args.compile else 1,
+            group_by_length=not args.no_group_by_length,
+        ).to(device)
 
     return read

@@ -5,7 +5,7 @@ for ids in examples.epoch(16, generator):
     batch = examples.batch(ids)
 """
 
-import logging
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,6 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from utils.glue import InputError, Split
 
-logger = logging.getLogger("stark")
 BLOCK = 50  # batches; epochs are shuffled, then sorted by length within blocks of so many
 CHUNK = 20_000  # rows given to the tokenizer at once, so that its objects never fill the memory
 
@@ -50,6 +49,7 @@ class Examples:
     labels: Tensor  # (N,), long class ids or float scores
     pad_id: int
     pad_to: int | None = None  # tokens; None pads to the longest of the batch
+    pad_multiple: int = 1  # tokens; widths are rounded up to it
     group_by_length: bool = True
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ class Examples:
 
     def batch(self, ids: Tensor) -> Batch:
         """The examples with these ids (B,), in this order."""
-        width = self.pad_to or int(self.lengths[ids].max())
+        width = self.pad_to or -(-int(self.lengths[ids].max()) // self.pad_multiple) * self.pad_multiple
         lengths, ids = (tensor.to(self.tokens.device, non_blocking=True) for tensor in (self.lengths[ids], ids))
         places = torch.arange(width, device=self.tokens.device)  # (T,)
         mask = places < lengths[:, None]  # (B, T)
@@ -115,14 +115,7 @@ def load_tokenizer(path: str) -> Tokenizer:
         raise InputError(f"{path}: no tokenizer: {str(error).strip().splitlines()[0]}") from error
 
 
-def tokenise(
-    split: Split,
-    tokenizer: Tokenizer,
-    max_length: int,
-    regression: bool = False,
-    pad_to_max_length: bool = False,
-    group_by_length: bool = True,
-) -> Examples:
+def tokenise(split: Split, tokenizer: Tokenizer, max_length: int, regression: bool = False) -> Examples:
     """[CLS] first [SEP], or [CLS] first [SEP] second [SEP], cut to `max_length` tokens as the paper's code does.
 
     Args:
@@ -130,47 +123,43 @@ def tokenise(
         tokenizer: a fast one.
         max_length: tokens, with the special ones.
         regression: labels are scores, not class ids.
-        pad_to_max_length: pad every batch to `max_length`, as the paper's code does.
-        group_by_length: batches of similar lengths.
     """
-    first, first_lengths = _flat_tokens(split.first, tokenizer)
-    second, second_lengths = _flat_tokens(split.second or [""] * len(split.first), tokenizer)
-    paired = np.array([bool(text) for text in split.second] if split.second else [False] * len(split.first))
+    second = split.second or [""] * len(split.first)
+    parts = [
+        _tokenise_rows(split.first[start : start + CHUNK], second[start : start + CHUNK], tokenizer, max_length)
+        for start in range(0, len(split.first), CHUNK)
+    ]
+    tokens, lengths, seconds = (torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*parts, strict=True))
+    labels = torch.tensor(split.labels, dtype=torch.float32 if regression else torch.long)
+    return Examples(tokens, lengths.cumsum(0) - lengths, lengths, seconds, labels, tokenizer.pad_token_id)
+
+
+def _tokenise_rows(
+    first: list[str], second: list[str], tokenizer: Tokenizer, max_length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Flat tokens, lengths (n,) and the place of each example's first token of type 1 (n,)."""
+    (first_tokens, first_lengths), (second_tokens, second_lengths) = (
+        _flat_tokens(texts, tokenizer) for texts in (first, second)
+    )
+    paired = np.array([bool(text) for text in second])
     keep_first, keep_second = _truncate(first_lengths, second_lengths, max_length - 2 - paired)
     lengths = keep_first + 2 + np.where(paired, keep_second + 1, 0)
     offsets = np.cumsum(lengths) - lengths
     tokens = np.full(lengths.sum(), tokenizer.sep_token_id, dtype=np.int32)
     tokens[offsets] = tokenizer.cls_token_id
-    _copy(first, first_lengths, keep_first, tokens, offsets + 1)
-    _copy(second, second_lengths, keep_second, tokens, offsets + keep_first + 2)
-    shortened = int((keep_first + keep_second < first_lengths + second_lengths).sum())
-    logger.info("%d examples, %d tokens, %d cut to %d", len(lengths), len(tokens), shortened, max_length)
-    return Examples(
-        tokens=torch.from_numpy(tokens),
-        offsets=torch.from_numpy(offsets),
-        lengths=torch.from_numpy(lengths),
-        seconds=torch.from_numpy(keep_first + 2),
-        labels=torch.tensor(split.labels, dtype=torch.float32 if regression else torch.long),
-        pad_id=tokenizer.pad_token_id,
-        pad_to=max_length if pad_to_max_length else None,
-        group_by_length=group_by_length,
-    )
+    _copy(first_tokens, first_lengths, keep_first, tokens, offsets + 1)
+    _copy(second_tokens, second_lengths, keep_second, tokens, offsets + keep_first + 2)
+    return tokens, lengths, keep_first + 2
 
 
 def _flat_tokens(texts: list[str], tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
     """Token ids of all texts one after the other, without special tokens, and each text's number of them."""
-    flat, lengths = [], []
-    for start in range(0, len(texts), CHUNK):
-        rows = tokenizer(
-            texts[start : start + CHUNK],
-            add_special_tokens=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        lengths.append(np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
-        flat.append(np.fromiter((token for row in rows for token in row), dtype=np.int32, count=lengths[-1].sum()))
-    return np.concatenate(flat), np.concatenate(lengths)
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    rows = [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    return np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int32, count=lengths.sum()), lengths
 
 
 def _truncate(first: np.ndarray, second: np.ndarray, room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

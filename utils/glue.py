@@ -79,6 +79,19 @@ def task_folder(task_name: str, data_dir: str) -> Path:
     return folder
 
 
+def split_path(task_name: str, data_dir: str, split: str) -> Path:
+    """The file of "train", "dev" or "test".
+
+    Raises:
+        InputError: folder or file is missing.
+    """
+    folder, suffix = task_folder(task_name, data_dir), "" if split == "train" else TASKS[task_name].suffix
+    path = folder / f"{split}{suffix}.tsv"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, found {', '.join(sorted(os.listdir(folder))) or 'an empty folder'}")
+    return path
+
+
 def read_split(task_name: str, data_dir: str, split: str, max_examples: int | None = None) -> Split:
     """Read train, dev or test of a task, every row of it, in file order.
 
@@ -93,8 +106,7 @@ def read_split(task_name: str, data_dir: str, split: str, max_examples: int | No
             that is not a number from 0 to 5; with file and line.
     """
     task = TASKS[task_name]
-    path = task_folder(task_name, data_dir) / f"{split}{'' if split == 'train' else task.suffix}.tsv"
-    test = split == "test"
+    path, test = split_path(task_name, data_dir, split), split == "test"
     columns = task.test_text if test else task.text
     first, second, labels, skipped = [], [], [], 0
     for line, row, width in _rows(path, header=test or task.header):
@@ -153,14 +165,8 @@ def _rows(path: Path, header: bool) -> Iterator[tuple[int, list[str], int]]:
                     width = len(row)
                     continue
                 yield number, row, width
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file, found {_listing(path.parent)}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start} of a block)") from None
-
-
-def _listing(folder: Path) -> str:
-    return ", ".join(sorted(os.listdir(folder))) or "an empty folder"
 
 
 def _label(field: str, task: Task, path: Path, line: int) -> float:

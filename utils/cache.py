@@ -1,0 +1,79 @@
+"""Tokenised splits on disk, keyed by the content of what they were made from.
+
+dev = load_examples("rte", "datasets", "dev", tokenizer, max_length=128)    # reads and tokenises
+dev = load_examples("rte", "datasets", "dev", tokenizer, max_length=128)    # reads the tokens
+"""
+
+import hashlib
+import logging
+import os
+from dataclasses import fields
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from utils.batches import Examples, Tokenizer, tokenise
+from utils.glue import TASKS, read_split, split_path
+
+logger = logging.getLogger("stark")
+FORMAT = "1"  # to be raised when the reader or the tokenising changes what it makes of a file
+ARRAYS = [field.name for field in fields(Examples) if field.type in (Tensor, "Tensor")]
+
+
+def cache_folder() -> Path:
+    """$XDG_CACHE_HOME/stark, or ~/.cache/stark."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "stark")
+
+
+def load_examples(
+    task_name: str,
+    data_dir: str,
+    split: str,
+    tokenizer: Tokenizer,
+    max_length: int,
+    max_examples: int | None = None,
+) -> Examples:
+    """A split of a task, tokenised: from the cache if these bytes were tokenised so before, else read and cached.
+
+    The key is the content of file and tokenizer and every number that matters, so that a changed file is never served
+    from the cache; an entry is written beside and renamed, so that half of one is never read. A cache that cannot be
+    written or read costs time, no more.
+
+    Args:
+        task_name, data_dir, split, max_examples: as read_split takes them, which raises what it raises.
+        tokenizer, max_length: as tokenise takes them.
+    """
+    path = split_path(task_name, data_dir, split)
+    key = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())
+    key.update(f"{FORMAT} {task_name} {split} {max_length} {max_examples} {tokenizer.special_tokens_map}".encode())
+    with open(path, "rb") as file:
+        key.update(hashlib.file_digest(file, "sha256").digest())
+    entry = cache_folder() / f"{task_name}-{split}-{key.hexdigest()[:32]}.safetensors"
+    if arrays := _read(entry):
+        examples = Examples(**arrays, pad_id=tokenizer.pad_token_id)
+    else:
+        texts = read_split(task_name, data_dir, split, max_examples)
+        examples = tokenise(texts, tokenizer, max_length, regression=not TASKS[task_name].labels)
+        _write(entry, {name: getattr(examples, name) for name in ARRAYS})
+    full = int((examples.lengths == max_length).sum())
+    logger.info("%s: %d examples, %d tokens, %d of full length", path, len(examples), len(examples.tokens), full)
+    return examples
+
+
+def _read(entry: Path) -> dict[str, Tensor] | None:
+    try:
+        return load_file(entry)
+    except (OSError, SafetensorError):
+        return None
+
+
+def _write(entry: Path, arrays: dict[str, Tensor]) -> None:
+    beside = entry.with_name(f".{entry.name}.{os.getpid()}.part")
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        save_file(arrays, beside)
+        os.replace(beside, entry)
+    except (OSError, SafetensorError) as error:
+        logger.warning("tokens not cached: %s", error)
