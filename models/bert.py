@@ -161,12 +161,12 @@ class Encoder(nn.Module):
 class PrunableBert(PreTrainedModel):
     """BERT encoder and classifier on the [CLS] state.
 
-    `config.sparsity` (a string, percent) and `config.sparsity_map` give each layer's width, so a cut checkpoint loads
-    in one line; without them every layer has its full width.
+    `config.sparsity` (a string, percent) and `config.sparsity_map` give each layer's width; without them it is full.
     """
 
     config_class = BertConfig
     base_model_prefix = "bert"
+    all_tokens = False  # whether the last layer answers for every token, though only [CLS] is read
     _supports_sdpa = True
 
     def __init__(self, config: BertConfig):
@@ -208,7 +208,7 @@ class PrunableBert(PreTrainedModel):
         """
         hidden = self.bert.embeddings(input_ids, token_type_ids)  # (B, T, D)
         attention_mask = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, T)
-        last = len(self.layers) - 1
+        last = None if self.all_tokens else len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             heads = None if head_mask is None else head_mask[..., index, :]
             neurons = None if neuron_mask is None else neuron_mask[..., index, :]

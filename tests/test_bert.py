@@ -62,6 +62,15 @@ def test_padding_changes_no_logit():
     torch.testing.assert_close(model(*short), model(*longer), atol=1e-6, rtol=1e-5)
 
 
+def test_the_last_layer_for_cls_alone_is_exact():
+    torch.manual_seed(0)
+    model = PrunableBert(small_config()).eval()
+    batch = random_batch(model.config)
+    short = model(*batch)
+    model.all_tokens = True
+    torch.testing.assert_close(model(*batch), short, atol=1e-6, rtol=1e-5)
+
+
 def old_layout(state: dict) -> dict:
     """bert-base-uncased's own: gamma and beta, a pooler, a masked-language-model head."""
     renamed = {key.replace("LayerNorm.weight", "LayerNorm.gamma"): value for key, value in state.items()}

@@ -11,7 +11,7 @@ from utils.run import Run, read_json, table, write_json
 
 
 def make_run(folder) -> Run:
-    run = Run(argparse.Namespace(seed=1, use_cpu=True, compile=False), folder)
+    run = Run(argparse.Namespace(seed=1, use_cpu=True, compile=False, no_exact_shortcuts=False), folder)
     run.open()
     return run
 

@@ -90,6 +90,11 @@ def argument_parser(doc: str, model_types: tuple[str, ...]) -> Parser:
     add = parser.add_argument_group("the paper's way, slower").add_argument
     add("--pad_to_max_length", action="store_true", help="pad all batches to --max_length (default: to their longest)")
     add("--no_group_by_length", action="store_true", help="batches of any lengths (default: of similar lengths)")
+    add(
+        "--no_exact_shortcuts",
+        action="store_true",
+        help="last layer for all tokens, step all embedding rows",
+    )
     return parser
 
 
@@ -238,7 +243,9 @@ def precision(args: argparse.Namespace) -> torch.dtype | None:
 def recipe(args: argparse.Namespace) -> Recipe:
     """The training flags as the loop takes them."""
     same = {name: getattr(args, name) for name in Recipe._fields if hasattr(args, name)}
-    return Recipe(**same, batch_size=args.per_device_train_batch_size, dtype=precision(args))
+    return Recipe(
+        **same, batch_size=args.per_device_train_batch_size, dtype=precision(args), all_rows=args.no_exact_shortcuts
+    )
 
 
 def reader(

@@ -40,6 +40,7 @@ class Run:
     def __init__(self, args: argparse.Namespace, folder: Path):
         self.args, self.folder, self.started = args, folder, time.perf_counter()
         self.device = torch.device("cuda" if torch.cuda.is_available() and not args.use_cpu else "cpu")
+        torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; changes nothing on a CPU
         set_seed(args.seed)
         logger.setLevel(logging.INFO)
         logger.handlers = [_Console()]
@@ -57,6 +58,7 @@ class Run:
     def place(self, model: torch.nn.Module) -> torch.nn.Module:
         """The model on the run's device, compiled if the flags say so."""
         model = model.to(self.device)
+        model.all_tokens = self.args.no_exact_shortcuts
         if self.args.compile:
             model.compile(dynamic=True)
         return model

@@ -3,6 +3,7 @@
 result = fit(student, train, learn_from(teacher_says), recipe, lambda: evaluate(student, dev, "acc"), "acc")
 """
 
+import contextlib
 import copy
 import logging
 import math
@@ -38,6 +39,7 @@ class Recipe(NamedTuple):
     log_interval: int | None = None  # updates between evaluations; None is a tenth of an epoch, at least 10
     seed: int = 776
     dtype: torch.dtype | None = None  # of autocast; None computes in float32
+    all_rows: bool = False  # step embedding rows that no training example has, too; changes no result
 
 
 class Result(NamedTuple):
@@ -134,8 +136,8 @@ def fit(
     best, best_update, best_weights, history, start = {}, 0, None, [], time.perf_counter()
     losses = torch.zeros((), device=_device(model))  # stays on the device, so that no update waits for it
     updates = (ids for _ in range(recipe.num_train_epochs) for ids in examples.epoch(size, generator))
-    with seen_rows(model, examples.tokens) as embedding:
-        step = _Step(model, loss, recipe, total, embedding.decay)
+    with contextlib.nullcontext() if recipe.all_rows else seen_rows(model, examples.tokens) as embedding:
+        step = _Step(model, loss, recipe, total, embedding and embedding.decay)
         for update, ids in enumerate(bar := tqdm(updates, total=total, unit="update", leave=False), start=1):
             losses += step(examples, ids)
             if update % interval == 0 or update == total:
