@@ -13,20 +13,7 @@ from pathlib import Path
 from models.bert import CheckpointError, load_model
 from models.losses import learn_from, task_loss
 from models.pruning import initial_student
-from utils.arguments import (
-    add_distillation_flags,
-    add_student_flags,
-    add_teacher_cache_flag,
-    add_training_flags,
-    argument_parser,
-    default_paths,
-    parse,
-    precision,
-    reader,
-    recipe,
-    student_folder,
-    student_source,
-)
+from utils import arguments
 from utils.batches import load_tokenizer
 from utils.glue import TASKS, write_submission
 from utils.metrics import predictions_of
@@ -35,33 +22,33 @@ from utils.training import evaluate, fit, frozen, predict
 
 
 def parse_args(argv=None):
-    parser = argument_parser(__doc__, model_types=("kd", "ft"))
-    add_training_flags(parser, do_flag="--do_distil")
-    add_distillation_flags(parser)
-    add_student_flags(parser)
-    add_teacher_cache_flag(parser)
+    parser = arguments.argument_parser(__doc__, model_types=("kd", "ft"))
+    arguments.add_training_flags(parser, do_flag="--do_distil")
+    arguments.add_distillation_flags(parser)
+    arguments.add_student_flags(parser)
+    arguments.add_teacher_cache_flag(parser)
     parser.add_argument("--teacher_model_path", help="fine-tuned teacher (default outputs/finetune/ft_<task>/ckpt)")
     parser.add_argument(
         "--student_model_path",
         help="where the student starts (default stage 2's if --student_sparsity, else stage 1's)",
     )
     parser.add_argument("--output_dir", default="outputs/distil", help="(default outputs/distil)")
-    args = parse(parser, argv)
+    args = arguments.parse(parser, argv)
     teacher = (f"outputs/finetune/ft_{args.task_name}/ckpt", "run_finetuning.py")
-    default_paths(parser, args, teacher_model_path=teacher, student_model_path=student_source(args))
+    arguments.default_paths(parser, args, teacher_model_path=teacher, student_model_path=arguments.student_source(args))
     return args
 
 
 @entry_point(CheckpointError)
 def main(argv=None):
     args = parse_args(argv)
-    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, precision(args)
-    run = Run(args, Path(args.output_dir, student_folder(args, args.model_type)))
+    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
+    run = Run(args, Path(args.output_dir, arguments.student_folder(args, args.model_type)))
     teacher = run.place(load_model(args.teacher_model_path, task.labels))
     tokenizer = load_tokenizer(args.teacher_model_path)
     source = load_model(args.student_model_path, task.labels)
     student = run.place(initial_student(source, args.student_layer, args.student_sparsity))
-    read = reader(args, tokenizer, teacher.config, run.device)
+    read = arguments.reader(args, tokenizer, run.device, teacher.config, student.config)
     train, dev = read("train"), read("dev")
     test = read("test") if args.do_test else None
     run.open()
@@ -75,14 +62,14 @@ def main(argv=None):
     del teacher, source
 
     on_dev = partial(evaluate, student, dev, task.metric, batch_size, dtype)
-    result = fit(student, train, loss, recipe(args), on_dev, args.selection_metric)
+    result = fit(student, train, loss, arguments.recipe(args), on_dev, args.selection_metric)
 
     run.save("ckpt", student, tokenizer)
     if test:
         predictions = predictions_of(predict(student, test, batch_size, dtype).cpu().numpy())
         write_submission(run.folder / f"{task.title}.tsv", task, predictions)
-    rows = [("teacher", *teacher_metrics.values()), ("student", *result.best.values())]
-    run.finish({"dev": result.best, "teacher": teacher_metrics, **result._asdict()}, ("", *result.best), rows)
+    rows = [("teacher", *teacher_metrics.values()), ("student", *result.dev.values())]
+    run.finish({"teacher": teacher_metrics, **result._asdict()}, ("", *result.dev), rows)
 
 
 if __name__ == "__main__":

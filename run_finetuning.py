@@ -10,7 +10,7 @@ from pathlib import Path
 
 from models.bert import CheckpointError, load_model
 from models.losses import task_loss
-from utils.arguments import add_training_flags, argument_parser, parse, precision, reader, recipe
+from utils import arguments
 from utils.batches import load_tokenizer
 from utils.glue import TASKS, write_submission
 from utils.metrics import predictions_of
@@ -19,40 +19,40 @@ from utils.training import evaluate, fit, predict
 
 
 def parse_args(argv=None):
-    parser = argument_parser(__doc__, model_types=("ft",))
-    add_training_flags(parser, do_flag="--do_train")
+    parser = arguments.argument_parser(__doc__, model_types=("ft",))
+    arguments.add_training_flags(parser, do_flag="--do_train")
     parser.add_argument(
         "--model_path", default="bert-base-uncased", help="folder or hub name of any BERT (default bert-base-uncased)"
     )
     parser.add_argument("--output_dir", default="outputs/finetune", help="(default outputs/finetune)")
-    return parse(parser, argv)
+    return arguments.parse(parser, argv)
 
 
 @entry_point(CheckpointError)
 def main(argv=None):
     args = parse_args(argv)
-    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, precision(args)
+    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
     run = Run(args, Path(args.output_dir, f"{args.model_type}_{args.task_name}"))
 
     # a pretrained encoder and a new classifier for the task's labels
     model = run.place(load_model(args.model_path, task.labels, fine_tuned=False))
     tokenizer = load_tokenizer(args.model_path)
-    read = reader(args, tokenizer, model.config, run.device)
+    read = arguments.reader(args, tokenizer, run.device, model.config)
     train, dev = read("train"), read("dev")
     test = read("test") if args.do_test else None
     run.open()
 
     on_dev = partial(evaluate, model, dev, task.metric, batch_size, dtype)
-    result = fit(model, train, task_loss, recipe(args), on_dev, args.selection_metric)
+    result = fit(model, train, task_loss, arguments.recipe(args), on_dev, args.selection_metric)
 
     run.save("ckpt", model, tokenizer)
     if test:
         predictions = predictions_of(predict(model, test, batch_size, dtype).cpu().numpy())
         write_submission(run.folder / f"{task.title}.tsv", task, predictions)
     run.finish(
-        {"dev": result.best, **result._asdict()},
-        ("update", *result.best),
-        [(result.best_update, *result.best.values())],
+        result._asdict(),
+        ("update", *result.dev),
+        [(result.best_update, *result.dev.values())],
     )
 
 

@@ -11,7 +11,7 @@ from models.bert import CheckpointError, load_model
 from models.losses import task_loss
 from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import check_uncut, group_means, mask_gradients, normalise, save_scores
-from utils.arguments import argument_parser, default_paths, parse, precision, reader
+from utils import arguments
 from utils.batches import load_tokenizer
 from utils.glue import TASKS
 from utils.run import Run, entry_point
@@ -19,22 +19,24 @@ from utils.training import autocast, evaluate, predict
 
 
 def parse_args(argv=None):
-    parser = argument_parser(__doc__, model_types=("ft",))
+    parser = arguments.argument_parser(__doc__, model_types=("ft",))
     parser.add_argument("--model_path", help="fine-tuned model (default outputs/finetune/ft_<task>/ckpt)")
     parser.add_argument("--output_dir", default="outputs/prune", help="(default outputs/prune)")
-    args = parse(parser, argv)
-    default_paths(parser, args, model_path=(f"outputs/finetune/ft_{args.task_name}/ckpt", "run_finetuning.py"))
+    args = arguments.parse(parser, argv)
+    arguments.default_paths(
+        parser, args, model_path=(f"outputs/finetune/ft_{args.task_name}/ckpt", "run_finetuning.py")
+    )
     return args
 
 
 @entry_point(CheckpointError)
 def main(argv=None):
     args = parse_args(argv)
-    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, precision(args)
+    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
     run = Run(args, Path(args.output_dir, f"{args.model_type}_{args.task_name}"))
     model = run.place(load_model(args.model_path, task.labels))
     tokenizer = load_tokenizer(args.model_path)
-    dev = reader(args, tokenizer, model.config, run.device)("dev")
+    dev = arguments.reader(args, tokenizer, run.device, model.config)("dev")
     check_uncut(model)
     run.open()
 

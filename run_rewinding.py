@@ -12,21 +12,7 @@ from pathlib import Path
 from models.bert import CheckpointError, load_model
 from models.losses import learn_from
 from models.pruning import cut, initial_student
-from utils.arguments import (
-    add_distillation_flags,
-    add_lam_flag,
-    add_student_flags,
-    add_teacher_cache_flag,
-    add_training_flags,
-    argument_parser,
-    default_paths,
-    parse,
-    precision,
-    reader,
-    recipe,
-    student_folder,
-    student_source,
-)
+from utils import arguments
 from utils.batches import load_tokenizer
 from utils.glue import TASKS, write_submission
 from utils.metrics import predictions_of
@@ -35,27 +21,27 @@ from utils.training import evaluate, fit, frozen, predict
 
 
 def parse_args(argv=None):
-    parser = argument_parser(__doc__, model_types=("kd",))
-    add_training_flags(parser, do_flag="--do_rewind")
-    add_distillation_flags(parser)
-    add_student_flags(parser)
-    add_lam_flag(parser)
-    add_teacher_cache_flag(parser)
+    parser = arguments.argument_parser(__doc__, model_types=("kd",))
+    arguments.add_training_flags(parser, do_flag="--do_rewind")
+    arguments.add_distillation_flags(parser)
+    arguments.add_student_flags(parser)
+    arguments.add_lam_flag(parser)
+    arguments.add_teacher_cache_flag(parser)
     parser.add_argument("--teacher_model_path", help="sparse teacher (default stage 4's for this student and lam)")
     parser.add_argument(
         "--student_model_path",
         help="where the student starts (default stage 2's if --student_sparsity, else stage 1's)",
     )
     parser.add_argument("--output_dir", default="outputs/rewind", help="(default outputs/rewind)")
-    args = parse(parser, argv)
-    teacher = (f"outputs/stark/{student_folder(args, 'kd', lam=True)}/ckpt", "run_sparsification.py")
-    default_paths(parser, args, teacher_model_path=teacher, student_model_path=student_source(args))
+    args = arguments.parse(parser, argv)
+    teacher = (f"outputs/stark/{arguments.student_folder(args, 'kd', lam=True)}/ckpt", "run_sparsification.py")
+    arguments.default_paths(parser, args, teacher_model_path=teacher, student_model_path=arguments.student_source(args))
     return args
 
 
 def sparse_teachers(teacher, train, dev, task, args):
     """At each sparsity of the teacher's map: the sparsity, the cut teacher's dev metrics, what it says of a batch."""
-    dtype, batch_size = precision(args), args.per_device_eval_batch_size
+    dtype, batch_size = arguments.precision(args), args.per_device_eval_batch_size
     for sparsity in sorted(map(int, teacher.config.sparsity_map)):
         sparse = cut(teacher, sparsity)
         metrics = evaluate(sparse, dev, task.metric, batch_size, dtype)
@@ -65,13 +51,13 @@ def sparse_teachers(teacher, train, dev, task, args):
 @entry_point(CheckpointError)
 def main(argv=None):
     args = parse_args(argv)
-    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, precision(args)
-    run = Run(args, Path(args.output_dir, student_folder(args, args.model_type, lam=True)))
+    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
+    run = Run(args, Path(args.output_dir, arguments.student_folder(args, args.model_type, lam=True)))
     teacher = run.place(load_model(args.teacher_model_path, task.labels))
     tokenizer = load_tokenizer(args.teacher_model_path)
     source = load_model(args.student_model_path, task.labels)
     initial = run.place(initial_student(source, args.student_layer, args.student_sparsity))
-    read = reader(args, tokenizer, teacher.config, run.device)
+    read = arguments.reader(args, tokenizer, run.device, teacher.config, initial.config)
     train, dev = read("train"), read("dev")
     test = read("test") if args.do_test else None
     run.open()
@@ -88,9 +74,9 @@ def main(argv=None):
         student = copy.deepcopy(initial)
         on_dev = partial(evaluate, student, dev, task.metric, batch_size, dtype)
         loss = learn_from(teacher_says, args.temperature, args.alpha)
-        result = fit(student, train, loss, recipe(args), on_dev, args.selection_metric)
+        result = fit(student, train, loss, arguments.recipe(args), on_dev, args.selection_metric)
         run.save(f"ckpt_{sparsity}", student, tokenizer)
-        metrics[sparsity] = {"dev": result.best, "teacher": teacher_metrics, **result._asdict()}
+        metrics[sparsity] = {"teacher": teacher_metrics, **result._asdict()}
 
     best = max(metrics, key=lambda sparsity: metrics[sparsity]["dev"][args.selection_metric])
     if test:

@@ -12,17 +12,7 @@ from models.bert import CheckpointError, load_model
 from models.losses import distance_to, distillation_loss, task_loss
 from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import check_uncut, group_means, interpolate, mask_gradients, normalise, save_scores
-from utils.arguments import (
-    add_distillation_flags,
-    add_lam_flag,
-    add_student_flags,
-    argument_parser,
-    default_paths,
-    parse,
-    precision,
-    reader,
-    student_folder,
-)
+from utils import arguments
 from utils.batches import load_tokenizer
 from utils.glue import TASKS
 from utils.run import Run, entry_point
@@ -30,29 +20,29 @@ from utils.training import autocast, evaluate, metrics_of, predict
 
 
 def parse_args(argv=None):
-    parser = argument_parser(__doc__, model_types=("kd",))
-    add_student_flags(parser)
-    add_lam_flag(parser)
-    add_distillation_flags(parser)
+    parser = arguments.argument_parser(__doc__, model_types=("kd",))
+    arguments.add_student_flags(parser)
+    arguments.add_lam_flag(parser)
+    arguments.add_distillation_flags(parser)
     parser.add_argument("--teacher_model_path", help="fine-tuned teacher (default outputs/finetune/ft_<task>/ckpt)")
     parser.add_argument("--student_model_path", help="trial student (default stage 3's)")
     parser.add_argument("--output_dir", default="outputs/stark", help="(default outputs/stark)")
-    args = parse(parser, argv)
+    args = arguments.parse(parser, argv)
     teacher = (f"outputs/finetune/ft_{args.task_name}/ckpt", "run_finetuning.py")
-    student = (f"outputs/distil/{student_folder(args, 'kd')}/ckpt", "run_distillation.py")
-    default_paths(parser, args, teacher_model_path=teacher, student_model_path=student)
+    student = (f"outputs/distil/{arguments.student_folder(args, 'kd')}/ckpt", "run_distillation.py")
+    arguments.default_paths(parser, args, teacher_model_path=teacher, student_model_path=student)
     return args
 
 
 @entry_point(CheckpointError)
 def main(argv=None):
     args = parse_args(argv)
-    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, precision(args)
-    run = Run(args, Path(args.output_dir, student_folder(args, args.model_type, lam=True)))
+    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
+    run = Run(args, Path(args.output_dir, arguments.student_folder(args, args.model_type, lam=True)))
     teacher = run.place(load_model(args.teacher_model_path, task.labels))
     tokenizer = load_tokenizer(args.teacher_model_path)
     student = run.place(load_model(args.student_model_path, task.labels))
-    dev = reader(args, tokenizer, teacher.config, run.device)("dev")
+    dev = arguments.reader(args, tokenizer, run.device, teacher.config, student.config)("dev")
     check_uncut(teacher)
     run.open()
 

@@ -6,8 +6,8 @@ The paper's way is --pad_to_max_length --no_group_by_length --no_teacher_cache -
 weight gradients, batches in file order and everything padded in scoring. Each measurement is a process of its own;
 the two ways alternate, A B A B, and the medians count. Nothing is fine-tuned: the teacher has a random classifier, the
 trial student is its first layers, units are sorted by random scores. That changes no shape and so no timing, but the
-metrics mean nothing. A rewind is --updates updates over ten epochs, so it sees 16 * updates / 10 rows, drawn from the whole
-training set; it is evaluated on the whole dev set as often as a run on the whole training set would be.
+metrics mean nothing. A rewind is --updates updates over ten epochs, so it sees 16 * updates / 10 rows, drawn from the
+whole training set, and is evaluated on the whole dev set as often as a run on the whole training set would be.
 
 The last line printed is one JSON object.
 """
@@ -103,7 +103,7 @@ def rewind(args, folder: Path, way: str) -> dict[str, float]:
     )
     [path] = (folder / way).glob("*/*/metrics.json")
     metrics = json.loads(path.read_text())
-    training = sum(row["seconds"] for row in metrics["sparsity"].values())
+    training = sum(row["train_seconds"] for row in metrics["sparsity"].values())
     updates = sum(row["updates"] for row in metrics["sparsity"].values())
     return {"seconds": metrics["seconds"], "steps_per_s": updates / training}
 

@@ -84,8 +84,8 @@ def test_fit_learns_and_keeps_the_best_weights(model, tokenizer):
     recipe = QUICK._replace(num_train_epochs=12, log_interval=8)
     before = evaluate(model, examples, "acc", 16)["acc"]
     result = fit(model, examples, task_loss, recipe, lambda: evaluate(model, examples, "acc", 16), "acc")
-    assert result.best["acc"] == max(entry["acc"] for entry in result.history) > before + 0.2
-    assert evaluate(model, examples, "acc", 16) == result.best
+    assert result.dev["acc"] == max(entry["acc"] for entry in result.history) > before + 0.2
+    assert evaluate(model, examples, "acc", 16) == result.dev
     assert result.history[-1]["loss"] < result.history[0]["loss"]
 
 

@@ -249,19 +249,21 @@ def recipe(args: argparse.Namespace) -> Recipe:
 
 
 def reader(
-    args: argparse.Namespace, tokenizer: Tokenizer, config: Any, device: torch.device
+    args: argparse.Namespace, tokenizer: Tokenizer, device: torch.device, *configs: Any
 ) -> Callable[[str], Examples]:
     """How the flags have a split read, tokenised and put on the device: reader(...)("dev").
 
     Args:
-        config: the model's; where its positions are fewer than the default --max_length, that gives way, another one
-            is refused.
+        configs: the models' that will read the examples; where their positions are fewer than the default
+            --max_length, that gives way, another one is refused.
 
     Raises:
         InputError: --max_length is more than the model takes, or the tokenizer knows tokens that the model does not;
             and from reading, what read_split raises.
     """
-    positions, vocabulary = config.max_position_embeddings, config.vocab_size
+    positions, vocabulary = (
+        min(getattr(config, name) for config in configs) for name in ("max_position_embeddings", "vocab_size")
+    )
     if args.max_length > positions:
         if args.max_length != MAX_LENGTH:
             raise InputError(f"--max_length {args.max_length}: the model takes at most {positions} tokens")

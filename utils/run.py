@@ -28,6 +28,7 @@ class _Console(logging.Handler):
     """Log lines that leave the progress bar whole."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write a line above the bar."""
         tqdm.write(self.format(record), file=sys.stderr)
 
 

@@ -45,10 +45,10 @@ class Recipe(NamedTuple):
 class Result(NamedTuple):
     """What a training run came to."""
 
-    best: Metrics  # on dev, of the weights kept
+    dev: Metrics  # of the weights kept
     best_update: int
     updates: int
-    seconds: float
+    train_seconds: float  # with the evaluations
     history: list[dict]  # one entry per evaluation
 
 
