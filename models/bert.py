@@ -26,7 +26,7 @@ from transformers.utils import logging as library_logging
 
 logger = logging.getLogger("stark")
 library_logging.disable_progress_bar()  # reading and writing a checkpoint takes a second
-NOT_FOUND = "no folder, not cached and no hub to ask: give a folder of config.json, model.safetensors and vocab.txt"
+NOT_FOUND = "no folder, not cached, no hub: --model_path takes a folder of config.json, model.safetensors, vocab.txt"
 
 
 class Units(NamedTuple):
@@ -294,6 +294,7 @@ def _quiet_library() -> Iterator[None]:
     """Without the library's own report on loading: load_model says it in a line."""
     verbosity = library_logging.get_verbosity()
     library_logging.set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # no line for every time it asks the hub again
     try:
         yield
     finally:

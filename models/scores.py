@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from models.bert import CheckpointError, Units
 from models.losses import Loss
@@ -62,7 +63,7 @@ def mask_gradients(
     counts: dict[int, int] = {}
     was_trainable = [parameter.requires_grad for parameter in model.parameters()]
     model.eval().requires_grad_(False)
-    for batch in batches:
+    for batch in tqdm(batches, unit="batch", leave=False, delay=3, desc="scoring"):
         masks = [torch.ones(len(batch.ids), *shape, device=batch.ids.device, requires_grad=True) for shape in shapes]
         logits = model(*batch.inputs, *masks)
         groups, members = torch.unique(batch.ids // group_size, return_inverse=True)

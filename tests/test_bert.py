@@ -158,7 +158,7 @@ def test_a_classifier_for_other_labels_is_refused(teacher_folder):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("no-such-model-anywhere", "no hub to ask: give a folder"),
+        ("no-such-model-anywhere", "no hub: --model_path takes a folder"),
         ("outputs/finetune/ft_rte/ckpt", "no such folder"),
         ("tests/nothing", "no such folder"),
         ("tests", "no config.json"),

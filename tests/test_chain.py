@@ -70,7 +70,7 @@ def test_the_whole_chain(tmp_path, monkeypatch, bert_folder, task, student, caps
     for sparsity in range(0, 100, 10):
         student_model = PrunableBert.from_pretrained(rewind / f"ckpt_{sparsity}")
         assert student_model(*random_batch(small_config())).shape == (5, 2 if task == "rte" else 1)
-    printed = capsys.readouterr().err
+    printed = capsys.readouterr().out
     assert "teacher sparsity" in printed
     assert "written to" in printed
     submission = (rewind / ("RTE.tsv" if task == "rte" else "STS-B.tsv")).read_text().splitlines()

@@ -7,7 +7,8 @@ import pytest
 from conftest import small_config
 
 from models.bert import PrunableBert
-from utils.run import Run, read_json, table, write_json
+from utils.glue import InputError
+from utils.run import Run, entry_point, read_json, table, write_json
 
 
 def make_run(folder) -> Run:
@@ -56,3 +57,34 @@ def test_args_json_holds_flags_and_versions(tmp_path):
 
 def test_tables_align_and_mark_what_is_missing():
     assert table(("s", "acc"), [(0, 0.5), (10, None)]) == " s     acc\n 0  0.5000\n10       -"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (InputError("rte/dev.tsv line 3: bad"), 2, "error: rte/dev.tsv line 3: bad"),
+        (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left on device"),
+        (FloatingPointError("logits that are not numbers\nand more"), 1, "error: logits that are not numbers"),
+        (MemoryError(), 1, "error: MemoryError"),
+    ],
+)
+def test_errors_are_one_line_and_a_status(capsys, error, status, line):
+    @entry_point()
+    def main(argv):
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert (stop.value.code, capsys.readouterr().err) == (status, line + "\n")
+    with pytest.raises(SystemExit):
+        main(["--debug"])
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback():
+    @entry_point()
+    def main(argv):
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        main([])

@@ -87,6 +87,7 @@ def argument_parser(doc: str, model_types: tuple[str, ...]) -> Parser:
     )
     precision.add_argument("--use_bf16", action="store_true", help="bfloat16 autocast (default float32)")
     add("--compile", action="store_true", help="compile the models with torch.compile (default off)")
+    add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     add = parser.add_argument_group("the paper's way, slower").add_argument
     add("--pad_to_max_length", action="store_true", help="pad all batches to --max_length (default: to their longest)")
     add("--no_group_by_length", action="store_true", help="batches of any lengths (default: of similar lengths)")

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class _Console(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line above the bar."""
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(self.format(record), file=sys.stdout)
 
 
 class Run:
@@ -135,16 +136,31 @@ def _cell(value: Any) -> str:
 
 
 def entry_point(*user_errors: type[Exception]) -> Callable[[Callable], Callable]:
-    """Decorate a script's main: errors a user can cause are one line on stderr and exit status 2."""
+    """Decorate a script's main: errors are one line on stderr, with exit status 2 if the user's input caused them.
+
+    A full disk, a folder that cannot be written, memory that ends and numbers that are none leave with status 1. With
+    --debug the traceback comes, too.
+    """
+
+    theirs = (InputError, *user_errors)
 
     def decorate(main: Callable) -> Callable:
         @functools.wraps(main)
         def wrapped(argv: list[str] | None = None) -> None:
             try:
                 main(argv)
-            except (InputError, *user_errors) as error:
-                print(f"error: {error}", file=sys.stderr)
-                sys.exit(2)
+            except (
+                InputError,
+                OSError,
+                FloatingPointError,
+                MemoryError,
+                torch.OutOfMemoryError,
+                *user_errors,
+            ) as error:
+                if "--debug" in (sys.argv if argv is None else argv):
+                    traceback.print_exc()
+                print(f"error: {str(error).strip() or type(error).__name__}".splitlines()[0], file=sys.stderr)
+                sys.exit(2 if isinstance(error, theirs) else 1)
 
         return wrapped
 

@@ -22,6 +22,7 @@ from utils.run import set_seed
 from utils.vocabulary import seen_rows
 
 logger = logging.getLogger("stark")
+DELAY = 3  # seconds before a loop shows that it goes on
 
 
 class Recipe(NamedTuple):
@@ -66,7 +67,14 @@ def predict(model: nn.Module, examples: Examples, batch_size: int, dtype: torch.
     model.eval()
     logits = None
     with torch.inference_mode(), autocast(model, dtype):
-        for batch in examples.by_length(batch_size):
+        batches = tqdm(
+            examples.by_length(batch_size),
+            total=-(-len(examples) // batch_size),
+            leave=False,
+            delay=DELAY,
+            desc="predicting",
+        )
+        for batch in batches:
             output = model(*batch.inputs).float()
             if logits is None:
                 with torch.inference_mode(False):
