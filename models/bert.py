@@ -292,9 +292,8 @@ def _one_line_errors(path: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet_library() -> Iterator[None]:
     """Without the library's own report on loading: load_model says it in a line."""
-    verbosity = library_logging.get_verbosity()
-    library_logging.set_verbosity_error()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # no line for every time it asks the hub again
+    verbosity, _ = library_logging.get_verbosity(), library_logging.set_verbosity_error()
     try:
         yield
     finally:
