@@ -13,7 +13,7 @@ from models.bert import PrunableBert
 from models.losses import learn_from, task_loss
 from utils.batches import tokenise
 from utils.glue import Split
-from utils.training import Recipe, _Step, evaluate, fit, frozen, predict
+from utils.training import Recipe, Step, evaluate, fit, frozen, predict
 from utils.vocabulary import seen_rows
 
 QUICK = Recipe(batch_size=8, learning_rate=1e-3, num_train_epochs=2, log_interval=3)
@@ -46,7 +46,7 @@ def test_accumulating_2_times_8_equals_a_batch_of_16(still, tokenizer, rows):
     examples, models = make_examples(tokenizer, rows), [copy.deepcopy(still), copy.deepcopy(still)]
     recipes = [QUICK._replace(batch_size=8, num_grad_accum_steps=2), QUICK._replace(batch_size=16)]
     losses = [
-        _Step(model, task_loss, recipe, 10)(examples, torch.arange(rows))
+        Step(model, task_loss, recipe, 10)(examples, torch.arange(rows))
         for model, recipe in zip(models, recipes, strict=True)
     ]
     torch.testing.assert_close(*losses)
@@ -71,7 +71,7 @@ def test_the_first_update_is_adamw_with_the_papers_eps(still, tokenizer):
     batch = examples.batch(torch.arange(8))
     task_loss(before(*batch.inputs), batch).mean().backward()
     recipe = QUICK._replace(warmup_proportion=0.0, max_grad_norm=0.0, weight_decay=0.1)
-    _Step(still, task_loss, recipe, 10)(examples, torch.arange(8))
+    Step(still, task_loss, recipe, 10)(examples, torch.arange(8))
     for name in ("cls.0.weight", "cls.0.bias"):
         weight, gradient = before.get_parameter(name), before.get_parameter(name).grad
         decay = 1 - 1e-3 * 0.1 if name == "cls.0.weight" else 1.0
@@ -102,6 +102,12 @@ def test_training_stops_when_nothing_gets_better_for_the_patience(model, tokeniz
     assert (result.best_update, result.updates) == (6, 12)
 
 
+def test_patience_shorter_than_the_interval_waits_for_an_evaluation(model, tokenizer):
+    recipe = QUICK._replace(num_train_epochs=4, num_patience_epochs=1, log_interval=8)
+    result = fit(model, make_examples(tokenizer, 24), task_loss, recipe, lambda: {"acc": 0.0}, "acc")
+    assert [entry["update"] for entry in result.history] == [8, 12]
+
+
 def test_without_patience_training_goes_to_the_end(model, tokenizer):
     recipe = QUICK._replace(num_train_epochs=4, num_patience_epochs=0)
     result = fit(model, make_examples(tokenizer, 24), task_loss, recipe, lambda: {"acc": 0.0}, "acc")
@@ -121,10 +127,10 @@ def test_a_run_depends_on_its_seed_alone(model, tokenizer):
 def test_training_the_seen_rows_only_is_training_the_whole_embedding(still, tokenizer):
     examples, other = make_examples(tokenizer, 12), make_examples(tokenizer, 60)
     recipe, models = QUICK._replace(weight_decay=0.5, learning_rate=1e-2), [copy.deepcopy(still) for _ in range(2)]
-    whole = _Step(models[0], task_loss, recipe, 40)
+    whole = Step(models[0], task_loss, recipe, 40)
     assert len(torch.unique(examples.tokens)) < len(torch.unique(other.tokens))
     with seen_rows(models[1], examples.tokens) as embedding:
-        seen = _Step(models[1], task_loss, recipe, 40, embedding.decay)
+        seen = Step(models[1], task_loss, recipe, 40, embedding.decay)
         assert len(models[1].get_input_embeddings().weight) < 45
         for _ in range(20):
             torch.testing.assert_close(seen(examples, torch.arange(12)), whole(examples, torch.arange(12)))
@@ -160,7 +166,7 @@ def test_the_fast_way_and_the_papers_way_have_the_same_losses_on_the_same_batche
         student.all_tokens = teacher.all_tokens = paper
         teacher_says = frozen(teacher, examples, 8, cached=not paper)
         with contextlib.nullcontext() if paper else seen_rows(student, examples.tokens) as embedding:
-            step = _Step(student, learn_from(teacher_says), QUICK, 50, embedding and embedding.decay)
+            step = Step(student, learn_from(teacher_says), QUICK, 50, embedding and embedding.decay)
             order = torch.Generator().manual_seed(0)
             losses.append([step(examples, torch.randperm(40, generator=order)[:8]).item() for _ in range(50)])
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)

@@ -145,7 +145,7 @@ def fit(
     losses = torch.zeros((), device=_device(model))  # stays on the device, so that no update waits for it
     updates = (ids for _ in range(recipe.num_train_epochs) for ids in examples.epoch(size, generator))
     with contextlib.nullcontext() if recipe.all_rows else seen_rows(model, examples.tokens) as embedding:
-        step = _Step(model, loss, recipe, total, embedding and embedding.decay)
+        step = Step(model, loss, recipe, total, embedding and embedding.decay)
         for update, ids in enumerate(bar := tqdm(updates, total=total, unit="update", leave=False), start=1):
             losses += step(examples, ids)
             if update % interval == 0 or update == total:
@@ -155,14 +155,14 @@ def fit(
                 bar.set_postfix(loss=f"{mean:.4f}", **{selection_metric: f"{metrics[selection_metric]:.4f}"})
                 if not best or metrics[selection_metric] > best[selection_metric]:
                     best, best_update, best_weights = metrics, update, copy.deepcopy(model.state_dict())
-            if update - best_update >= patience:
-                logger.info("no better %s for %d updates: stopped early", selection_metric, patience)
-                break
+                elif update - best_update >= patience:
+                    logger.info("no better %s for %d updates: stopped early", selection_metric, patience)
+                    break
         model.load_state_dict(best_weights)
     return Result(best, best_update, update, time.perf_counter() - start, history)
 
 
-class _Step:
+class Step:
     """One update of the weights: forward and backward passes, clipping, optimizer, learning rate."""
 
     def __init__(self, model: nn.Module, loss: Callable, recipe: Recipe, total: int, decay: Tensor | None = None):
