@@ -10,9 +10,10 @@ from the labels alone: the baseline without a teacher.
 from functools import partial
 from pathlib import Path
 
-from models.bert import CheckpointError, load_model
+from models.bert import load_model
 from models.losses import learn_from, task_loss
 from models.pruning import initial_student
+from models.units import CheckpointError
 from utils import arguments
 from utils.batches import load_tokenizer
 from utils.glue import TASKS, write_submission

@@ -8,8 +8,9 @@ Writes outputs/finetune/ft_<task>/ckpt.
 from functools import partial
 from pathlib import Path
 
-from models.bert import CheckpointError, load_model
+from models.bert import load_model
 from models.losses import task_loss
+from models.units import CheckpointError
 from utils import arguments
 from utils.batches import load_tokenizer
 from utils.glue import TASKS, write_submission

@@ -7,10 +7,11 @@ Writes outputs/prune/ft_<task>/ckpt, which run_distillation.py cuts at --student
 
 from pathlib import Path
 
-from models.bert import CheckpointError, load_model
+from models.bert import load_model
 from models.losses import task_loss
 from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import check_uncut, group_means, mask_gradients, normalise, save_scores
+from models.units import CheckpointError
 from utils import arguments
 from utils.batches import load_tokenizer
 from utils.glue import TASKS

@@ -9,9 +9,10 @@ import copy
 from functools import partial
 from pathlib import Path
 
-from models.bert import CheckpointError, load_model
+from models.bert import load_model
 from models.losses import learn_from
 from models.pruning import cut, initial_student
+from models.units import CheckpointError
 from utils import arguments
 from utils.batches import load_tokenizer
 from utils.glue import TASKS, write_submission

@@ -8,10 +8,11 @@ sparsity, as run_rewinding.py does.
 
 from pathlib import Path
 
-from models.bert import CheckpointError, load_model
+from models.bert import load_model
 from models.losses import distance_to, distillation_loss, task_loss
 from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import check_uncut, group_means, interpolate, mask_gradients, normalise, save_scores
+from models.units import CheckpointError
 from utils import arguments
 from utils.batches import load_tokenizer
 from utils.glue import TASKS

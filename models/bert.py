@@ -14,7 +14,6 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -24,44 +23,11 @@ from transformers import BertConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.utils import logging as library_logging
 
+from models.units import CheckpointError, kept_units
+
 logger = logging.getLogger("stark")
 library_logging.disable_progress_bar()  # reading and writing a checkpoint takes a second
 NOT_FOUND = "no folder, not cached, no hub: --model_path takes a folder of config.json, model.safetensors, vocab.txt"
-
-
-class Units(NamedTuple):
-    """One value per head and per neuron: masks, gradients and scores all travel in this pair."""
-
-    head: Tensor  # (L, H)
-    neuron: Tensor  # (L, F)
-
-
-def kept_units(config: BertConfig, sparsity: int) -> list[tuple[int, int]]:
-    """Heads and neurons left in each layer at a sparsity that the configuration's sparsity map holds.
-
-    Heads go whole; neurons go in multiples of 8, the nearest to what the map says, as hardware likes it.
-
-    Args:
-        config: `sparsity_map` as in config.json, keys are strings and absent layers lose nothing.
-        sparsity: percent of units removed, 0 to 99; CheckpointError if the map does not hold it.
-    """
-    sparsity_map = getattr(config, "sparsity_map", None) or {"0": {"head": {}, "neuron": {}}}
-    if str(sparsity) not in sparsity_map:
-        held = ", ".join(sorted(sparsity_map, key=int))
-        raise CheckpointError(f"sparsity {sparsity} is not in the checkpoint's sparsity map, which holds {held}")
-    removed = sparsity_map[str(sparsity)]
-    heads, neurons = config.num_attention_heads, config.intermediate_size
-    return [
-        (
-            heads - removed["head"].get(str(layer), 0),
-            max(0, neurons - 8 * round(removed["neuron"].get(str(layer), 0) / 8)),
-        )
-        for layer in range(config.num_hidden_layers)
-    ]
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot serve: one line saying which, what was found and what was expected."""
 
 
 class Embeddings(nn.Module):
@@ -92,19 +58,38 @@ class SelfAttention(nn.Module):
         self.value = nn.Linear(config.hidden_size, heads * self.size)
         self.dropout = config.attention_probs_dropout_prob
 
-    def forward(self, queries: Tensor, hidden: Tensor, attention_mask: Tensor, head_mask: Tensor | None) -> Tensor:
+    def forward(
+        self, hidden: Tensor, attention_mask: Tensor, head_mask: Tensor | None = None, only_first: bool = False
+    ) -> Tensor:
+        """(B, T, D), (B, 1, 1, T) -> (B, T, H * size), or (B, 1, H * size) for the first token only."""
         if self.heads == 0:  # all heads cut: the output projection sees nothing and adds its bias
-            return hidden.new_zeros(*queries.shape[:2], 0)
+            return hidden.new_zeros(len(hidden), 1 if only_first else hidden.shape[1], 0)
+        context = (self._of_first if only_first else self._of_all)(hidden, attention_mask)
+        if head_mask is not None:
+            context = context * head_mask[..., None, : self.heads, None]
+        return context.flatten(2)
+
+    def _of_all(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:  # -> (B, T, H, size)
         query, key, value = (
-            linear(states).unflatten(-1, (self.heads, self.size)).transpose(1, 2)  # (B, H, T, size)
-            for linear, states in ((self.query, queries), (self.key, hidden), (self.value, hidden))
+            linear(hidden).unflatten(-1, (self.heads, self.size)).transpose(1, 2)  # (B, H, T, size)
+            for linear in (self.query, self.key, self.value)
         )
         dropout = self.dropout if self.training else 0.0
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, dropout_p=dropout)
-        context = context.transpose(1, 2)  # (B, T, H, size)
-        if head_mask is not None:
-            context = context * head_mask[..., None, : self.heads, None]
-        return context.flatten(2)  # (B, T, H * size)
+        return context.transpose(1, 2)
+
+    def _of_first(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:  # -> (B, 1, H, size)
+        """With one query an example, it is cheaper to project the query into the tokens' space, and what it gathers
+        back out of it, than to project every token to keys and values: (W_k h) q = h (W_k^T q)."""
+        split = (self.heads, self.size)
+        query = self.query(hidden[:, 0]).unflatten(-1, split)  # (B, H, size)
+        folded = torch.einsum("bhs,hsd->bhd", query, self.key.weight.unflatten(0, split))
+        scores = folded @ hidden.transpose(1, 2)  # (B, H, T)
+        scores = scores + (query * self.key.bias.unflatten(0, split)).sum(-1, keepdim=True)
+        scores = (scores / self.size**0.5).masked_fill(~attention_mask[:, 0], -torch.inf)
+        attention = F.dropout(scores.softmax(-1), self.dropout, self.training)
+        value = torch.einsum("bhd,hsd->bhs", attention @ hidden, self.value.weight.unflatten(0, split))
+        return (value + attention.sum(-1, keepdim=True) * self.value.bias.unflatten(0, split))[:, None]
 
 
 class Residual(nn.Module):
@@ -139,9 +124,8 @@ class Layer(nn.Module):
         neuron_mask: Tensor | None = None,
         only_first: bool = False,
     ) -> Tensor:
-        queries = hidden[:, :1] if only_first else hidden
-        context = self.attention["self"](queries, hidden, attention_mask, head_mask)
-        attended = self.attention["output"](context, queries)
+        context = self.attention["self"](hidden, attention_mask, head_mask, only_first)
+        attended = self.attention["output"](context, hidden[:, :1] if only_first else hidden)
         neurons = self.activation(self.intermediate["dense"](attended))  # (B, T, F)
         if neuron_mask is not None:
             neurons = neurons * neuron_mask[..., None, : neurons.shape[-1]]

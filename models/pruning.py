@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.bert import CheckpointError, Layer, PrunableBert, Units, kept_units
+from models.bert import Layer, PrunableBert
+from models.units import CheckpointError, Units, kept_units
 
 SPARSITIES = range(0, 100, 10)
 

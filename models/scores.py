@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from models.bert import CheckpointError, Units
 from models.losses import Loss
+from models.units import CheckpointError, Units
 
 GROUP = 32  # examples whose gradients are averaged before the absolute value: the paper's batch size in scoring
 

@@ -28,10 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 import run_rewinding
-from models.bert import Units, load_model
+from models.bert import load_model
 from models.losses import distance_to, task_loss
 from models.pruning import cut, drop_layers, sort_units
 from models.scores import GROUP, mask_gradients, normalise
+from models.units import Units
 from utils.arguments import add_student_flags, argument_parser
 from utils.batches import load_tokenizer
 from utils.cache import load_examples

@@ -9,9 +9,10 @@ from conftest import random_batch, small_config
 from safetensors.torch import load_file, save_file
 from transformers import BertModel
 
-from models.bert import CheckpointError, PrunableBert, load_model
+from models.bert import PrunableBert, load_model
 from models.pruning import cut, sort_units
 from models.scores import Units
+from models.units import CheckpointError
 
 LABELS = ("not_entailment", "entailment")
 CONFIGS = [

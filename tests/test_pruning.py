@@ -4,8 +4,9 @@ import pytest
 import torch
 from conftest import random_batch, small_config
 
-from models.bert import CheckpointError, PrunableBert, Units, kept_units
+from models.bert import PrunableBert
 from models.pruning import SPARSITIES, cut, drop_layers, initial_student, removed_per_layer, sort_units, sparsity_map
+from models.units import CheckpointError, Units, kept_units
 
 
 @pytest.fixture

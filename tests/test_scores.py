@@ -6,9 +6,10 @@ import pytest
 import torch
 from conftest import REFERENCE, small_config
 
-from models.bert import PrunableBert, Units
+from models.bert import PrunableBert
 from models.losses import distance_to, distillation_loss, learn_from, task_loss
 from models.scores import interpolate, mask_gradients, normalise
+from models.units import Units
 from utils.batches import load_tokenizer, tokenise
 from utils.glue import read_split
 

@@ -1,0 +1,43 @@
+"""Heads and neurons as a pair, and how many of them each layer of a cut model has left.
+
+1 KEEPS, 0 REMOVES; sparsity is a percentage of units removed.
+"""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot serve: one line saying which, what was found and what was expected."""
+
+
+class Units(NamedTuple):
+    """One value per head and per neuron: masks, gradients and scores all travel in this pair."""
+
+    head: Tensor  # (L, H)
+    neuron: Tensor  # (L, F)
+
+
+def kept_units(config: Any, sparsity: int) -> list[tuple[int, int]]:
+    """Heads and neurons left in each layer at a sparsity that the configuration's sparsity map holds.
+
+    Heads go whole; neurons go in multiples of 8, the nearest to what the map says, as hardware likes it.
+
+    Args:
+        config: `sparsity_map` as in config.json, keys are strings and absent layers lose nothing.
+        sparsity: percent of units removed, 0 to 99; CheckpointError if the map does not hold it.
+    """
+    sparsity_map = getattr(config, "sparsity_map", None) or {"0": {"head": {}, "neuron": {}}}
+    if str(sparsity) not in sparsity_map:
+        held = ", ".join(sorted(sparsity_map, key=int))
+        raise CheckpointError(f"sparsity {sparsity} is not in the checkpoint's sparsity map, which holds {held}")
+    removed = sparsity_map[str(sparsity)]
+    heads, neurons = config.num_attention_heads, config.intermediate_size
+    return [
+        (
+            heads - removed["head"].get(str(layer), 0),
+            max(0, neurons - 8 * round(removed["neuron"].get(str(layer), 0) / 8)),
+        )
+        for layer in range(config.num_hidden_layers)
+    ]
