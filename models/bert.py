@@ -23,6 +23,7 @@ from transformers import BertConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.utils import logging as library_logging
 
+from models.dropout import Dropout
 from models.units import CheckpointError, kept_units
 
 logger = logging.getLogger("stark")
@@ -39,7 +40,7 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:  # (B, T), (B, T) -> (B, T, D)
         hidden = self.word_embeddings(input_ids) + self.token_type_embeddings(token_type_ids)
@@ -50,13 +51,15 @@ class Embeddings(nn.Module):
 class SelfAttention(nn.Module):
     """Query, key and value of the heads that are left, and their attention."""
 
+    plain = False  # whether attention is computed in separate steps, and for all tokens in the last layer, too
+
     def __init__(self, config: BertConfig, heads: int):
         super().__init__()
         self.heads, self.size = heads, config.hidden_size // config.num_attention_heads
         self.query = nn.Linear(config.hidden_size, heads * self.size)
         self.key = nn.Linear(config.hidden_size, heads * self.size)
         self.value = nn.Linear(config.hidden_size, heads * self.size)
-        self.dropout = config.attention_probs_dropout_prob
+        self.dropout = Dropout(config.attention_probs_dropout_prob)
 
     def forward(
         self, hidden: Tensor, attention_mask: Tensor, head_mask: Tensor | None = None, only_first: bool = False
@@ -64,7 +67,7 @@ class SelfAttention(nn.Module):
         """(B, T, D), (B, 1, 1, T) -> (B, T, H * size), or (B, 1, H * size) for the first token only."""
         if self.heads == 0:  # all heads cut: the output projection sees nothing and adds its bias
             return hidden.new_zeros(len(hidden), 1 if only_first else hidden.shape[1], 0)
-        context = (self._of_first if only_first else self._of_all)(hidden, attention_mask)
+        context = (self._of_first if only_first else self._of_all)(hidden, attention_mask)  # (B, T, H, size)
         if head_mask is not None:
             context = context * head_mask[..., None, : self.heads, None]
         return context.flatten(2)
@@ -74,7 +77,10 @@ class SelfAttention(nn.Module):
             linear(hidden).unflatten(-1, (self.heads, self.size)).transpose(1, 2)  # (B, H, T, size)
             for linear in (self.query, self.key, self.value)
         )
-        dropout = self.dropout if self.training else 0.0
+        if self.plain or (self.training and hidden.device.type == "cpu"):
+            scores = (query @ key.transpose(2, 3) / self.size**0.5).masked_fill(~attention_mask, -torch.inf)
+            return (self.dropout(scores.softmax(-1)) @ value).transpose(1, 2)
+        dropout = self.dropout.p if self.training else 0.0
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, dropout_p=dropout)
         return context.transpose(1, 2)
 
@@ -87,7 +93,7 @@ class SelfAttention(nn.Module):
         scores = folded @ hidden.transpose(1, 2)  # (B, H, T)
         scores = scores + (query * self.key.bias.unflatten(0, split)).sum(-1, keepdim=True)
         scores = (scores / self.size**0.5).masked_fill(~attention_mask[:, 0], -torch.inf)
-        attention = F.dropout(scores.softmax(-1), self.dropout, self.training)
+        attention = self.dropout(scores.softmax(-1))
         value = torch.einsum("bhd,hsd->bhs", attention @ hidden, self.value.weight.unflatten(0, split))
         return (value + attention.sum(-1, keepdim=True) * self.value.bias.unflatten(0, split))[:, None]
 
@@ -99,7 +105,7 @@ class Residual(nn.Module):
         super().__init__()
         self.dense = nn.Linear(width, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         return self.LayerNorm(residual + self.dropout(self.dense(hidden)))
@@ -150,7 +156,6 @@ class PrunableBert(PreTrainedModel):
 
     config_class = BertConfig
     base_model_prefix = "bert"
-    all_tokens = False  # whether the last layer answers for every token, though only [CLS] is read
     _supports_sdpa = True
 
     def __init__(self, config: BertConfig):
@@ -168,6 +173,12 @@ class PrunableBert(PreTrainedModel):
     def layers(self) -> nn.ModuleList:
         """The L layers, first to last."""
         return self.bert.encoder["layer"]
+
+    def compute_plainly(self, plain: bool = True) -> None:
+        """Switch to the arithmetic of the paper's code, slower and equal, or back."""
+        for module in self.modules():
+            if hasattr(module, "plain"):
+                module.plain = plain
 
     def get_input_embeddings(self) -> nn.Module:
         """The word embeddings, under the name that the library knows."""
@@ -192,12 +203,13 @@ class PrunableBert(PreTrainedModel):
         """
         hidden = self.bert.embeddings(input_ids, token_type_ids)  # (B, T, D)
         attention_mask = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, T)
-        last = None if self.all_tokens else len(self.layers) - 1
+        last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             heads = None if head_mask is None else head_mask[..., index, :]
             neurons = None if neuron_mask is None else neuron_mask[..., index, :]
             # only [CLS] feeds the classifier, so the last layer answers for that one token
-            hidden = layer(hidden, attention_mask, heads, neurons, only_first=index == last)
+            only_first = index == last and not layer.attention["self"].plain
+            hidden = layer(hidden, attention_mask, heads, neurons, only_first)
         return self.cls(hidden[:, 0])
 
 

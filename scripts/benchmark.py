@@ -138,7 +138,7 @@ def score(args, folder: Path, way: str) -> dict[str, float]:
 def plain_mask_gradients(model, dev, losses, width: int) -> list[list[torch.Tensor]]:
     """The definition, as the paper's code computes it: padded, in file order, with the gradients of all weights."""
     config = model.eval().config
-    model.all_tokens = True
+    model.compute_plainly()
     shapes = [(config.num_hidden_layers, n) for n in (config.num_attention_heads, config.intermediate_size)]
     masks = [torch.ones(shape, device=model.device, requires_grad=True) for shape in shapes]
     total = [[torch.zeros_like(mask) for mask in masks] for _ in losses]

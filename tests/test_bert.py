@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertModel
 
 from models.bert import PrunableBert, load_model
+from models.dropout import Dropout
 from models.pruning import cut, sort_units
 from models.scores import Units
 from models.units import CheckpointError
@@ -68,8 +69,34 @@ def test_the_last_layer_for_cls_alone_is_exact():
     model = PrunableBert(small_config()).eval()
     batch = random_batch(model.config)
     short = model(*batch)
-    model.all_tokens = True
+    model.compute_plainly()
     torch.testing.assert_close(model(*batch), short, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_drops_its_share_and_keeps_the_mean(dtype):
+    torch.manual_seed(0)
+    dropout, hidden = Dropout(0.1), torch.ones(501, 999, dtype=dtype, requires_grad=True)
+    dropped = dropout(hidden)
+    assert dropped.dtype == dtype
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.1, abs=2e-3)
+    assert dropped.float().mean().item() == pytest.approx(1.0, abs=5e-3)
+    assert ((dropped == 0).float().mean(0) < 0.2).all()
+    dropped.sum().backward()
+    assert torch.equal(hidden.grad, dropped)
+    assert not torch.equal(dropout(hidden), dropped)
+    assert torch.equal(dropout.eval()(hidden), hidden)
+
+
+def test_without_dropout_training_and_evaluation_say_the_same_and_so_does_the_plain_way():
+    torch.manual_seed(0)
+    model = PrunableBert(small_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).eval()
+    model.cls[2].p = 0.0
+    batch = random_batch(model.config)
+    logits = model(*batch)
+    torch.testing.assert_close(model.train()(*batch), logits, atol=1e-6, rtol=1e-5)
+    model.compute_plainly()
+    torch.testing.assert_close(model(*batch), logits, atol=1e-6, rtol=1e-5)
 
 
 def old_layout(state: dict) -> dict:

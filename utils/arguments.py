@@ -94,7 +94,7 @@ def argument_parser(doc: str, model_types: tuple[str, ...]) -> Parser:
     add(
         "--no_exact_shortcuts",
         action="store_true",
-        help="last layer for all tokens, step all embedding rows",
+        help="last layer for all tokens, plain attention, AdamW on all rows",
     )
     return parser
 
@@ -245,7 +245,7 @@ def recipe(args: argparse.Namespace) -> Recipe:
     """The training flags as the loop takes them."""
     same = {name: getattr(args, name) for name in Recipe._fields if hasattr(args, name)}
     return Recipe(
-        **same, batch_size=args.per_device_train_batch_size, dtype=precision(args), all_rows=args.no_exact_shortcuts
+        **same, batch_size=args.per_device_train_batch_size, dtype=precision(args), plain=args.no_exact_shortcuts
     )
 
 

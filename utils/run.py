@@ -60,7 +60,7 @@ class Run:
     def place(self, model: torch.nn.Module) -> torch.nn.Module:
         """The model on the run's device, compiled if the flags say so."""
         model = model.to(self.device)
-        model.all_tokens = self.args.no_exact_shortcuts
+        model.compute_plainly(self.args.no_exact_shortcuts)
         if self.args.compile:
             model.compile(dynamic=True)
         return model

@@ -40,7 +40,7 @@ class Recipe(NamedTuple):
     log_interval: int | None = None  # updates between evaluations; None is a tenth of an epoch, at least 10
     seed: int = 776
     dtype: torch.dtype | None = None  # of autocast; None computes in float32
-    all_rows: bool = False  # step embedding rows that no training example has, too; changes no result
+    plain: bool = False  # step all embedding rows, seen or not, parameter by parameter; changes no result
 
 
 class Result(NamedTuple):
@@ -144,7 +144,7 @@ def fit(
     best, best_update, best_weights, history, start = {}, 0, None, [], time.perf_counter()
     losses = torch.zeros((), device=_device(model))  # stays on the device, so that no update waits for it
     updates = (ids for _ in range(recipe.num_train_epochs) for ids in examples.epoch(size, generator))
-    with contextlib.nullcontext() if recipe.all_rows else seen_rows(model, examples.tokens) as embedding:
+    with contextlib.nullcontext() if recipe.plain else seen_rows(model, examples.tokens) as embedding:
         step = Step(model, loss, recipe, total, embedding and embedding.decay)
         for update, ids in enumerate(bar := tqdm(updates, total=total, unit="update", leave=False), start=1):
             losses += step(examples, ids)
@@ -174,7 +174,9 @@ class Step:
         ]
         self.model, self.loss, self.recipe, self.decay = model, loss, recipe, decay
         # eps 1e-6 is what the optimizer of the paper's code had; torch's own default is 1e-8
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, eps=1e-6, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=recipe.learning_rate, eps=1e-6, fused=not recipe.plain, foreach=False
+        )
         warmup = int(total * recipe.warmup_proportion)
         self.scheduler = get_scheduler(recipe.lr_scheduler_type, self.optimizer, warmup, total)
         self.scaler = torch.amp.GradScaler(_device(model).type, enabled=recipe.dtype is torch.float16)
