@@ -57,6 +57,17 @@ def test_another_length_limit_or_tokenizer_is_another_entry(data, tokenizer, tok
     assert len(entries(token_cache)) == 4
 
 
+def test_tokenising_leaves_the_tokenizer_and_so_the_key_alone(data, tokenizer, token_cache):
+    tokenizer.backend_tokenizer.enable_truncation(5)
+    tokenizer.backend_tokenizer.enable_padding(length=50)
+    before = tokenizer.backend_tokenizer.to_str()
+    first = load(data, tokenizer)
+    assert int(first.lengths.max()) > 5
+    assert tokenizer.backend_tokenizer.to_str() == before
+    load(data, tokenizer)
+    assert len(entries(token_cache)) == 1
+
+
 @pytest.mark.parametrize("damage", [b"", b"junk", None])
 def test_a_damaged_entry_is_made_again(data, tokenizer, token_cache, damage):
     first = load(data, tokenizer)

@@ -5,11 +5,12 @@ for ids in examples.epoch(16, generator):
     batch = examples.batch(ids)
 """
 
+import copy
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -125,9 +126,12 @@ def tokenise(split: Split, tokenizer: Tokenizer, max_length: int, regression: bo
         regression: labels are scores, not class ids.
     """
     second = split.second or [""] * len(split.first)
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)  # the tokenizer itself is saved with checkpoints as it came
+    backend.no_truncation()
+    backend.no_padding()
     parts = [
-        _tokenise_rows(split.first[start : start + CHUNK], second[start : start + CHUNK], tokenizer, max_length)
-        for start in range(0, len(split.first), CHUNK)
+        _tokenise_rows(split.first[start:stop], second[start:stop], tokenizer, backend, max_length)
+        for start, stop in ((start, start + CHUNK) for start in range(0, len(split.first), CHUNK))
     ]
     tokens, lengths, seconds = (torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*parts, strict=True))
     labels = torch.tensor(split.labels, dtype=torch.float32 if regression else torch.long)
@@ -135,11 +139,11 @@ def tokenise(split: Split, tokenizer: Tokenizer, max_length: int, regression: bo
 
 
 def _tokenise_rows(
-    first: list[str], second: list[str], tokenizer: Tokenizer, max_length: int
+    first: list[str], second: list[str], tokenizer: Tokenizer, backend: Any, max_length: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Flat tokens, lengths (n,) and the place of each example's first token of type 1 (n,)."""
     (first_tokens, first_lengths), (second_tokens, second_lengths) = (
-        _flat_tokens(texts, tokenizer) for texts in (first, second)
+        _flat_tokens(texts, backend) for texts in (first, second)
     )
     paired = np.array([bool(text) for text in second])
     keep_first, keep_second = _truncate(first_lengths, second_lengths, max_length - 2 - paired)
@@ -152,11 +156,8 @@ def _tokenise_rows(
     return tokens, lengths, keep_first + 2
 
 
-def _flat_tokens(texts: list[str], tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
+def _flat_tokens(texts: list[str], backend: Any) -> tuple[np.ndarray, np.ndarray]:
     """Token ids of all texts one after the other, without special tokens, and each text's number of them."""
-    backend = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
     rows = [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     return np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int32, count=lengths.sum()), lengths
