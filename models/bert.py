@@ -12,6 +12,7 @@ configuration, the file formats and the hub.
 import contextlib
 import logging
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from models.units import CheckpointError, kept_units
 
 logger = logging.getLogger("stark")
 library_logging.disable_progress_bar()  # reading and writing a checkpoint takes a second
+warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # a layer that cutting has emptied
 NOT_FOUND = "no folder, not cached, no hub: --model_path takes a folder of config.json, model.safetensors, vocab.txt"
 
 

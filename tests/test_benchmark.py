@@ -1,0 +1,68 @@
+"""The benchmark: both ways do the same work, and its last line is the result."""
+
+import json
+
+import pytest
+import torch
+from conftest import write_task
+
+from models.bert import load_model
+from models.losses import task_loss
+from models.scores import mask_gradients
+from scripts import benchmark
+from utils.batches import load_tokenizer
+from utils.cache import load_examples
+
+
+@pytest.fixture
+def prepared(tmp_path, bert_folder):
+    data = write_task(tmp_path / "datasets", "rte", sizes=(50, 40, 9))
+    flags = ["--data_dir", str(data), "--model_path", str(bert_folder), "--student_layer", "2", "--updates", "10"]
+    args, folder = benchmark.parse_args([*flags, "--max_length", "32"]), tmp_path / "benchmark"
+    folder.mkdir()
+    benchmark.prepare(args, folder)
+    return args, folder
+
+
+def test_both_ways_make_the_same_updates_and_evaluations(prepared):
+    args, folder = prepared
+    counts = []
+    for way in benchmark.WAYS:
+        assert set(benchmark.rewind(args, folder, way)) == {"seconds", "steps_per_s"}
+        [path] = (folder / way).glob("*/*/metrics.json")
+        rows = json.loads(path.read_text())["sparsity"]
+        counts.append({s: (row["updates"], [entry["update"] for entry in row["history"]]) for s, row in rows.items()})
+    assert counts[0] == counts[1] == {s: (10, [10]) for s in ("0", "50")}
+
+
+def test_the_papers_way_of_scoring_gives_the_same_scores(prepared):
+    _, folder = prepared
+    teacher = load_model(str(folder / "teacher"), ("not_entailment", "entailment"))
+    dev = load_examples("rte", str(folder / "data"), "dev", load_tokenizer(str(folder / "teacher")), 32)
+    [plain] = benchmark.plain_mask_gradients(teacher, dev, [task_loss], 32)
+    teacher.compute_plainly(False)
+    [ours] = mask_gradients(teacher, dev.by_length(16), [task_loss])
+    for kind, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(kind, other, atol=1e-6, rtol=1e-4)
+
+
+def test_the_drawn_rows_are_rows_of_the_training_set(prepared, tmp_path):
+    _, folder = prepared
+    drawn, whole = (
+        (path / "rte" / "train.tsv").read_text().split("\n") for path in (folder / "data", tmp_path / "datasets")
+    )
+    assert drawn[0] == whole[0]
+    assert len(drawn) == 1 + 16 + 1
+    assert set(drawn) <= set(whole)
+
+
+def test_the_last_line_is_one_json_object(prepared, capsys):
+    args, _ = prepared
+    runs = [{"seconds": 8.0, "peak_mb": 9.0, "steps_per_s": 1.0}, {"seconds": 2.0, "peak_mb": 5.0, "steps_per_s": 4.0}]
+    results = {
+        (stage, way): [run] * 3 for stage in ("score", "rewind") for way, run in zip(benchmark.WAYS, runs, strict=True)
+    }
+    benchmark.report(args, results)
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (last["rewind_speedup"], last["score_speedup"], last["rewind_peak_mb"]) == (4.0, 4.0, [9, 5])
+    assert last["steps_per_s"] == [1.0, 4.0]
