@@ -45,8 +45,12 @@ class Run:
         torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; changes nothing on a CPU
         set_seed(args.seed)
         logger.setLevel(logging.INFO)
-        logger.handlers = [_Console()]
-        logger.handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        for handler in logger.handlers[:]:  # an earlier run's, in the same process
+            logger.removeHandler(handler)
+            handler.close()
+        console = _Console()
+        console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        logger.addHandler(console)
 
     def open(self) -> None:
         """Create the folder with args.json and log.txt; when all input is read, so that bad input leaves no trace."""
