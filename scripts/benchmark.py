@@ -42,6 +42,7 @@ from utils.training import predict
 EPOCHS, BATCH_SIZE = 10, 16
 PAPER = ["--pad_to_max_length", "--no_group_by_length", "--no_teacher_cache", "--no_exact_shortcuts"]
 WAYS = ("paper", "ours")
+STAGES = ("score", "rewind")
 
 
 def parse_args(argv=None):
@@ -49,7 +50,8 @@ def parse_args(argv=None):
     add_student_flags(parser)
     parser.add_argument("--model_path", default="bert-base-uncased", help="any BERT (default bert-base-uncased)")
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU if there is one")
-    parser.add_argument("--updates", type=int, default=60, help="of a rewind (default 60)")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="what to time (default both)")
+    parser.add_argument("--updates", type=int, help="of a rewind (default whole intervals of evaluation, at least 30)")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each way (default 3)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)  # stage/way: one measurement, in a process of its own
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -80,10 +82,11 @@ def prepare(args, folder: Path) -> None:
     lines = train.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
     header = lines[:1] if TASKS[args.task_name].header else []
     rows = lines[len(header) :][: args.max_train_examples]
-    drawn = random.Random(args.seed).sample(rows, min(len(rows), BATCH_SIZE * args.updates // EPOCHS))
+    interval = max(10, -(-len(rows) // BATCH_SIZE) // 10)
+    updates = args.updates or -(-30 // interval) * interval
+    drawn = random.Random(args.seed).sample(rows, min(len(rows), BATCH_SIZE * updates // EPOCHS))
     (task / "train.tsv").write_text("\n".join([*header, *drawn]) + "\n", encoding="utf-8")
     (task / dev.name).write_bytes(dev.read_bytes())
-    interval = max(10, -(-len(rows) // BATCH_SIZE) // 10)
     (folder / "interval").write_text(str(interval))
 
 
@@ -181,7 +184,7 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(args, folder)
-        for stage in ("score", "rewind"):
+        for stage in args.stages:
             for _ in range(args.repeats):
                 for way in WAYS:  # A B A B: a drift of the machine's speed hits both
                     result = measure(argv, folder, f"{stage}/{way}")
@@ -196,24 +199,18 @@ def report(args, results: dict) -> None:
     def medians(stage: str, key: str) -> list[float]:
         return [statistics.median(result[key] for result in results[stage, way]) for way in WAYS]
 
-    seconds = {stage: medians(stage, "seconds") for stage in ("score", "rewind")}
+    seconds = {stage: medians(stage, "seconds") for stage in args.stages}
     print(f"\n{'':10}{'paper s':>10}{'ours s':>10}{'speedup':>10}")
     for stage, (paper, ours) in seconds.items():
         print(f"{stage:10}{paper:10.2f}{ours:10.2f}{paper / ours:10.2f}")
-    print(
-        json.dumps(
-            {
-                **{f"{stage}_speedup": round(paper / ours, 2) for stage, (paper, ours) in seconds.items()},
-                **{f"{stage}_seconds": [round(value, 2) for value in pair] for stage, pair in seconds.items()},
-                **{f"{stage}_peak_mb": [round(value) for value in medians(stage, "peak_mb")] for stage in seconds},
-                "steps_per_s": [round(value, 2) for value in medians("rewind", "steps_per_s")],
-                "task_name": args.task_name,
-                "updates": args.updates,
-                "threads": torch.get_num_threads(),
-                "torch": torch.__version__,
-            }
-        )
-    )
+    result = {"task_name": args.task_name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    for stage, (paper, ours) in seconds.items():
+        result[f"{stage}_speedup"] = round(paper / ours, 2)
+        result[f"{stage}_seconds"] = [round(paper, 2), round(ours, 2)]
+        result[f"{stage}_peak_mb"] = [round(value) for value in medians(stage, "peak_mb")]
+    if "rewind" in seconds:
+        result["steps_per_s"] = [round(value, 2) for value in medians("rewind", "steps_per_s")]
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
