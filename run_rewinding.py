@@ -6,6 +6,7 @@ Writes outputs/rewind/{layer_dropped,parameter_pruned}/kd_<student>_<task>_<lam>
 """
 
 import copy
+import time
 from functools import partial
 from pathlib import Path
 
@@ -41,12 +42,14 @@ def parse_args(argv=None):
 
 
 def sparse_teachers(teacher, train, dev, task, args):
-    """At each sparsity of the teacher's map: the sparsity, the cut teacher's dev metrics, what it says of a batch."""
+    """At each sparsity of the teacher's map: the sparsity, the cut teacher's dev metrics, what it says, seconds."""
     dtype, batch_size = arguments.precision(args), args.per_device_eval_batch_size
     for sparsity in sorted(map(int, teacher.config.sparsity_map)):
         sparse = cut(teacher, sparsity)
         metrics = evaluate(sparse, dev, task.metric, batch_size, dtype)
-        yield sparsity, metrics, frozen(sparse, train, batch_size, not args.no_teacher_cache, dtype)
+        start = time.perf_counter()
+        teacher_says = frozen(sparse, train, batch_size, not args.no_teacher_cache, dtype)
+        yield sparsity, metrics, teacher_says, time.perf_counter() - start
 
 
 @entry_point(CheckpointError)
@@ -70,14 +73,14 @@ def main(argv=None):
     del teacher, source
 
     metrics = {}
-    for sparsity, teacher_metrics, teacher_says in teachers:
+    for sparsity, teacher_metrics, teacher_says, teacher_seconds in teachers:
         # the student starts again from its initial weights
         student = copy.deepcopy(initial)
         on_dev = partial(evaluate, student, dev, task.metric, batch_size, dtype)
         loss = learn_from(teacher_says, args.temperature, args.alpha)
         result = fit(student, train, loss, arguments.recipe(args), on_dev, args.selection_metric)
         run.save(f"ckpt_{sparsity}", student, tokenizer)
-        metrics[sparsity] = {"teacher": teacher_metrics, **result._asdict()}
+        metrics[sparsity] = {"teacher": teacher_metrics, "teacher_seconds": teacher_seconds, **result._asdict()}
 
     best = max(metrics, key=lambda sparsity: metrics[sparsity]["dev"][args.selection_metric])
     if test:
