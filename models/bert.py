@@ -25,6 +25,7 @@ from transformers.activations import ACT2FN
 from transformers.utils import logging as library_logging
 
 from models.dropout import Dropout
+from models.linear import Linear
 from models.units import CheckpointError, kept_units
 
 logger = logging.getLogger("stark")
@@ -58,35 +59,36 @@ class SelfAttention(nn.Module):
     def __init__(self, config: BertConfig, heads: int):
         super().__init__()
         self.heads, self.size = heads, config.hidden_size // config.num_attention_heads
-        self.query = nn.Linear(config.hidden_size, heads * self.size)
-        self.key = nn.Linear(config.hidden_size, heads * self.size)
-        self.value = nn.Linear(config.hidden_size, heads * self.size)
+        self.query = Linear(config.hidden_size, heads * self.size)
+        self.key = Linear(config.hidden_size, heads * self.size)
+        self.value = Linear(config.hidden_size, heads * self.size)
         self.dropout = Dropout(config.attention_probs_dropout_prob)
 
     def forward(
-        self, hidden: Tensor, attention_mask: Tensor, head_mask: Tensor | None = None, only_first: bool = False
+        self, hidden: Tensor, masked: Tensor, head_mask: Tensor | None = None, only_first: bool = False
     ) -> Tensor:
-        """(B, T, D), (B, 1, 1, T) -> (B, T, H * size), or (B, 1, H * size) for the first token only."""
+        """(B, T, D), (B, 1, 1, T) of 0 or -inf -> (B, T, H * size), or (B, 1, H * size) for the first token only."""
         if self.heads == 0:  # all heads cut: the output projection sees nothing and adds its bias
             return hidden.new_zeros(len(hidden), 1 if only_first else hidden.shape[1], 0)
-        context = (self._of_first if only_first else self._of_all)(hidden, attention_mask)  # (B, T, H, size)
+        context = (self._of_first if only_first else self._of_all)(hidden, masked)  # (B, T, H, size)
         if head_mask is not None:
             context = context * head_mask[..., None, : self.heads, None]
         return context.flatten(2)
 
-    def _of_all(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:  # -> (B, T, H, size)
+    def _of_all(self, hidden: Tensor, masked: Tensor) -> Tensor:  # -> (B, T, H, size)
         query, key, value = (
             linear(hidden).unflatten(-1, (self.heads, self.size)).transpose(1, 2)  # (B, H, T, size)
             for linear in (self.query, self.key, self.value)
         )
         if self.plain or (self.training and hidden.device.type == "cpu"):
-            scores = (query @ key.transpose(2, 3) / self.size**0.5).masked_fill(~attention_mask, -torch.inf)
+            scores = (query / self.size**0.5) @ key.transpose(2, 3)  # (B, H, T, T)
+            scores += masked
             return (self.dropout(scores.softmax(-1)) @ value).transpose(1, 2)
         dropout = self.dropout.p if self.training else 0.0
-        context = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, dropout_p=dropout)
+        context = F.scaled_dot_product_attention(query, key, value, attn_mask=masked, dropout_p=dropout)
         return context.transpose(1, 2)
 
-    def _of_first(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:  # -> (B, 1, H, size)
+    def _of_first(self, hidden: Tensor, masked: Tensor) -> Tensor:  # -> (B, 1, H, size)
         """With one query an example, it is cheaper to project the query into the tokens' space, and what it gathers
         back out of it, than to project every token to keys and values: (W_k h) q = h (W_k^T q)."""
         split = (self.heads, self.size)
@@ -94,7 +96,7 @@ class SelfAttention(nn.Module):
         folded = torch.einsum("bhs,hsd->bhd", query, self.key.weight.unflatten(0, split))
         scores = folded @ hidden.transpose(1, 2)  # (B, H, T)
         scores = scores + (query * self.key.bias.unflatten(0, split)).sum(-1, keepdim=True)
-        scores = (scores / self.size**0.5).masked_fill(~attention_mask[:, 0], -torch.inf)
+        scores = scores / self.size**0.5 + masked[:, 0]
         attention = self.dropout(scores.softmax(-1))
         value = torch.einsum("bhd,hsd->bhs", attention @ hidden, self.value.weight.unflatten(0, split))
         return (value + attention.sum(-1, keepdim=True) * self.value.bias.unflatten(0, split))[:, None]
@@ -105,7 +107,7 @@ class Residual(nn.Module):
 
     def __init__(self, config: BertConfig, width: int):
         super().__init__()
-        self.dense = nn.Linear(width, config.hidden_size)
+        self.dense = Linear(width, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
@@ -120,19 +122,19 @@ class Layer(nn.Module):
         super().__init__()
         attention = SelfAttention(config, heads)
         self.attention = nn.ModuleDict({"self": attention, "output": Residual(config, heads * attention.size)})
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, neurons)})
+        self.intermediate = nn.ModuleDict({"dense": Linear(config.hidden_size, neurons)})
         self.activation = ACT2FN[config.hidden_act]
         self.output = Residual(config, neurons)
 
     def forward(
         self,
         hidden: Tensor,
-        attention_mask: Tensor,
+        masked: Tensor,
         head_mask: Tensor | None = None,
         neuron_mask: Tensor | None = None,
         only_first: bool = False,
     ) -> Tensor:
-        context = self.attention["self"](hidden, attention_mask, head_mask, only_first)
+        context = self.attention["self"](hidden, masked, head_mask, only_first)
         attended = self.attention["output"](context, hidden[:, :1] if only_first else hidden)
         neurons = self.activation(self.intermediate["dense"](attended))  # (B, T, F)
         if neuron_mask is not None:
@@ -204,14 +206,14 @@ class PrunableBert(PreTrainedModel):
         batch dimension, (B, L, H) and (B, L, F), each example has masks of its own.
         """
         hidden = self.bert.embeddings(input_ids, token_type_ids)  # (B, T, D)
-        attention_mask = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, T)
+        masked = hidden.new_zeros(attention_mask.shape).masked_fill_(attention_mask == 0, -torch.inf)[:, None, None]
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             heads = None if head_mask is None else head_mask[..., index, :]
             neurons = None if neuron_mask is None else neuron_mask[..., index, :]
             # only [CLS] feeds the classifier, so the last layer answers for that one token
             only_first = index == last and not layer.attention["self"].plain
-            hidden = layer(hidden, attention_mask, heads, neurons, only_first)
+            hidden = layer(hidden, masked, heads, neurons, only_first)
         return self.cls(hidden[:, 0])
 
 

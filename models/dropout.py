@@ -13,5 +13,6 @@ class Dropout(nn.Dropout):
         if self.plain or not self.training or not 0 < self.p < 1 or hidden.device.type != "cpu":
             return super().forward(hidden)
         bits = torch.empty(-(-hidden.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        kept = bits[: hidden.numel()].view(hidden.shape) >= round(self.p * 2**16) - 2**15
-        return hidden * (kept / (1 - self.p)).to(hidden.dtype)
+        # in place, and whole numbers to the end: comparing to and converting from booleans is ten times slower
+        kept = bits[: hidden.numel()].view(hidden.shape).ge_(round(self.p * 2**16) - 2**15)
+        return hidden * kept.to(hidden.dtype).mul_(1 / (1 - self.p))

@@ -11,6 +11,7 @@ from transformers import BertModel
 
 from models.bert import PrunableBert, load_model
 from models.dropout import Dropout
+from models.linear import Linear
 from models.pruning import cut, sort_units
 from models.scores import Units
 from models.units import CheckpointError
@@ -86,6 +87,23 @@ def test_dropout_drops_its_share_and_keeps_the_mean(dtype):
     assert torch.equal(hidden.grad, dropped)
     assert not torch.equal(dropout(hidden), dropped)
     assert torch.equal(dropout.eval()(hidden), hidden)
+
+
+@pytest.mark.parametrize(("width", "out"), [(24, 72), (72, 24), (24, 24)])
+@pytest.mark.parametrize("strided", [False, True])
+def test_a_linear_layers_products_and_gradients_are_those_of_torch(width, out, strided):
+    torch.manual_seed(0)
+    linear = Linear(width, out)
+    hidden = torch.randn(3, 5, width).requires_grad_()
+    used = hidden[:, 0] if strided else hidden
+    expected = torch.nn.functional.linear(used, linear.weight, linear.bias)
+    weights = torch.randn_like(expected)
+    torch.testing.assert_close(linear(used), expected, atol=1e-6, rtol=1e-5)
+    sources = (hidden, linear.weight, linear.bias)
+    gradients, wanted = (torch.autograd.grad((says * weights).sum(), sources) for says in (linear(used), expected))
+    torch.testing.assert_close(gradients, wanted, atol=1e-5, rtol=1e-5)
+    linear.requires_grad_(False)
+    torch.testing.assert_close(torch.autograd.grad((linear(used) * weights).sum(), hidden)[0], wanted[0])
 
 
 def test_without_dropout_training_and_evaluation_say_the_same_and_so_does_the_plain_way():

@@ -1,0 +1,59 @@
+"""A linear layer that is fast on a CPU, where torch's own products leave half of some processors unused. Exact."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+# only where torch would ask MKL; the product is the one that torch's own compiler calls, in every torch since 2.0
+AVAILABLE = (
+    torch.backends.mkl.is_available()
+    and torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
+
+
+class Linear(nn.Linear):
+    """Linear layer whose float32 products are oneDNN's on the CPU: MKL, which torch asks, is half as fast on AMD's."""
+
+    plain = False  # whether to leave it to torch
+
+    def forward(self, hidden: Tensor) -> Tensor:  # (..., D) -> (..., E)
+        on_cpu = hidden.device.type == "cpu" and hidden.dtype == self.weight.dtype == torch.float32
+        mixed_or_compiled = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
+        empty = hidden.numel() == 0 or self.weight.numel() == 0
+        if self.plain or not AVAILABLE or not on_cpu or mixed_or_compiled or empty:
+            return super().forward(hidden)
+        return _Product.apply(hidden, self.weight, self.bias)
+
+
+def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:  # (N, K), (M, K), (M,) -> (N, M)
+    """left @ right^T + bias, where either may be a transposed view."""
+    return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
+
+
+class _Product(torch.autograd.Function):
+    """hidden @ weight^T + bias and its gradients; torch has none for this product."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        rows = hidden.reshape(-1, hidden.shape[-1]).contiguous()  # (N, D); other strides cost a slow path
+        ctx.save_for_backward(rows, weight)
+        return _product(rows, weight, bias).view(*hidden.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight = ctx.saved_tensors
+        of_hidden = of_weight = of_bias = None
+        grad_rows = grad.reshape(-1, grad.shape[-1]).contiguous()  # (N, E)
+        if ctx.needs_input_grad[0]:
+            of_hidden = _product(grad_rows, weight.t()).view(*grad.shape[:-1], -1)
+        if ctx.needs_input_grad[1]:
+            # the left one of two transposed views is copied: let it be the smaller
+            wide = grad_rows.shape[1] > rows.shape[1]
+            of_weight = _product(rows.t(), grad_rows.t()).t() if wide else _product(grad_rows.t(), rows.t())
+        if ctx.needs_input_grad[2]:
+            of_bias = grad_rows.sum(0)
+        return of_hidden, of_weight, of_bias
