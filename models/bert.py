@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, PreTrainedModel
@@ -26,7 +25,7 @@ from transformers.utils import logging as library_logging
 
 from models.dropout import Dropout
 from models.linear import Linear
-from models.units import CheckpointError, kept_units
+from models.units import UNREADABLE, CheckpointError, kept_units
 
 logger = logging.getLogger("stark")
 library_logging.disable_progress_bar()  # reading and writing a checkpoint takes a second
@@ -281,9 +280,9 @@ def _one_line_errors(path: str) -> Iterator[None]:
     """What the library raises for a checkpoint it cannot read, in one line."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except UNREADABLE as error:
         if isinstance(error, CheckpointError):
-            raise
+            raise CheckpointError(str(error) if path in str(error) else f"{path}: {error}") from None
         if not Path(path).is_dir():
             raise CheckpointError(f"{path}: {NOT_FOUND}") from error
         raise CheckpointError(f"{path}: cannot be read: {str(error).strip().splitlines()[0]}") from error

@@ -38,6 +38,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """(..., D), (E, D), (E,) -> (..., E)."""
         rows = hidden.reshape(-1, hidden.shape[-1]).contiguous()  # (N, D); other strides cost a slow path
         ctx.save_for_backward(rows, weight)
         return _product(rows, weight, bias).view(*hidden.shape[:-1], -1)
@@ -45,6 +46,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients (..., D), (E, D), (E,), as far as they are asked for."""
         rows, weight = ctx.saved_tensors
         of_hidden = of_weight = of_bias = None
         grad_rows = grad.reshape(-1, grad.shape[-1]).contiguous()  # (N, E)

@@ -5,7 +5,12 @@
 
 from typing import Any, NamedTuple
 
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import Tensor
+
+# what the libraries raise for a checkpoint whose files are not what they should be
+UNREADABLE = (OSError, ValueError, RuntimeError, TypeError, AttributeError, SafetensorError, StrictDataclassError)
 
 
 class CheckpointError(ValueError):
@@ -29,15 +34,26 @@ def kept_units(config: Any, sparsity: int) -> list[tuple[int, int]]:
         sparsity: percent of units removed, 0 to 99; CheckpointError if the map does not hold it.
     """
     sparsity_map = getattr(config, "sparsity_map", None) or {"0": {"head": {}, "neuron": {}}}
+    if not isinstance(sparsity_map, dict) or not all(str(key).isdigit() for key in sparsity_map):
+        raise CheckpointError("sparsity_map of config.json: expected percentages and the units removed at each")
     if str(sparsity) not in sparsity_map:
         held = ", ".join(sorted(sparsity_map, key=int))
         raise CheckpointError(f"sparsity {sparsity} is not in the checkpoint's sparsity map, which holds {held}")
-    removed = sparsity_map[str(sparsity)]
     heads, neurons = config.num_attention_heads, config.intermediate_size
-    return [
-        (
-            heads - removed["head"].get(str(layer), 0),
-            max(0, neurons - 8 * round(removed["neuron"].get(str(layer), 0) / 8)),
-        )
-        for layer in range(config.num_hidden_layers)
-    ]
+    widths = []
+    for layer in range(config.num_hidden_layers):
+        heads_gone = _removed(sparsity_map, sparsity, "head", layer, heads)
+        neurons_gone = _removed(sparsity_map, sparsity, "neuron", layer, neurons)
+        widths.append((heads - heads_gone, max(0, neurons - 8 * round(neurons_gone / 8))))
+    return widths
+
+
+def _removed(sparsity_map: dict, sparsity: int, kind: str, layer: int, units: int) -> int:
+    """Heads or neurons that a layer loses, as the map says."""
+    try:
+        removed = sparsity_map[str(sparsity)][kind].get(str(layer), 0)
+    except (KeyError, TypeError, AttributeError):
+        raise CheckpointError(f"sparsity_map of config.json: no count of {kind}s removed at {sparsity} %") from None
+    if not isinstance(removed, int) or not 0 <= removed <= units:
+        raise CheckpointError(f"sparsity_map of config.json: removes {removed} of {units} {kind}s in layer {layer}")
+    return removed

@@ -18,7 +18,8 @@ from torch import Tensor
 from transformers import AutoTokenizer
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
-from utils.glue import InputError, Split
+from utils.errors import InputError
+from utils.glue import Split
 
 BLOCK = 50  # batches; epochs are shuffled, then sorted by length within blocks of so many
 CHUNK = 20_000  # rows given to the tokenizer at once, so that its objects never fill the memory
@@ -93,27 +94,35 @@ class Examples:
         ]
         return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
 
-    def by_length(self, batch_size: int) -> Iterator[Batch]:
-        """Every example once, the longest first; in file order without grouping by length."""
+    def by_length(self, batch_size: int, start: int = 0, step: int = 1) -> Iterator[Batch]:
+        """Every example once, the longest first; in file order without grouping by length.
+
+        Of these batches, every `step`-th from number `start` on.
+        """
         order = torch.arange(len(self))
         if self.group_by_length:
             order = self.lengths.argsort(descending=True, stable=True)
-        for ids in order.split(batch_size):
+        for ids in order.split(batch_size)[start::step]:
             yield self.batch(ids)
 
 
-def load_tokenizer(path: str) -> Tokenizer:
-    """The fast tokenizer saved with a checkpoint.
+def load_tokenizer(path: str, *others: str) -> Tokenizer:
+    """The fast tokenizer saved with a checkpoint, which must have the vocabulary of these other checkpoints.
 
     Raises:
-        InputError: the folder holds no vocabulary.
+        InputError: a folder holds no vocabulary, or another one.
     """
     if Path(path).is_dir() and not any(Path(path, name).is_file() for name in ("vocab.txt", "tokenizer.json")):
         raise InputError(f"{path}: neither vocab.txt nor tokenizer.json in this folder, expected a tokenizer")
     try:
-        return AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no tokenizer: {str(error).strip().splitlines()[0]}") from error
+    for other in set(others) - {path}:
+        ours, theirs = tokenizer.get_vocab(), load_tokenizer(other).get_vocab()
+        if ours != theirs:
+            raise InputError(f"{other}: another vocabulary ({len(theirs)} tokens) than that of {path} ({len(ours)})")
+    return tokenizer
 
 
 def tokenise(split: Split, tokenizer: Tokenizer, max_length: int, regression: bool = False) -> Examples:

@@ -1,0 +1,258 @@
+"""Everything a user can get wrong: one line that says what and where, status 2, and no trace in the outputs."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import small_config, write_task
+from safetensors.torch import load_file, save_file
+
+import run_distillation
+import run_finetuning
+import run_pruning
+import run_rewinding
+import run_sparsification
+from models.bert import PrunableBert
+
+TEACHER = ["--teacher_model_path", "teacher", "--student_model_path", "teacher"]
+STAGES = {
+    "finetuning": (run_finetuning, ["--model_path", "teacher"]),
+    "pruning": (run_pruning, ["--model_path", "teacher"]),
+    "distillation": (run_distillation, [*TEACHER, "--student_layer", "2"]),
+    "sparsification": (run_sparsification, [*TEACHER, "--student_layer", "2"]),
+    "rewinding": (run_rewinding, [*TEACHER, "--student_layer", "2"]),
+}
+
+
+def line(number: int, text: str, split: str = "train", task: str = "rte"):
+    """Put a text in the place of a line of a file; the header is line 1."""
+
+    def change():
+        path = Path("datasets", task, f"{split}.tsv")
+        lines = path.read_text().split("\n")
+        lines[number - 1] = text
+        path.write_text("\n".join(lines))
+
+    return change
+
+
+def content(text: str | bytes, name: str = "datasets/rte/train.tsv"):
+    """Give a file another content."""
+    return lambda: Path(name).write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def appended(name: str, text: str):
+    """Add a text to a file."""
+    return lambda: Path(name).write_text(Path(name).read_text() + text)
+
+
+def truncated(name: str):
+    """Lose the last bytes of a file."""
+    return lambda: Path(name).write_bytes(Path(name).read_bytes()[:-100])
+
+
+def both(first, second):
+    """One change after the other."""
+    return lambda: (first(), second())
+
+
+def removed(name: str):
+    """Remove a file or folder."""
+    return lambda: shutil.rmtree(name) if Path(name).is_dir() else Path(name).unlink()
+
+
+def config(**changes):
+    """Change the teacher's configuration."""
+
+    def change():
+        path = Path("teacher/config.json")
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return change
+
+
+def weights(change):
+    """Change the teacher's weights, a dict of tensors, in place."""
+
+    def apply():
+        path = "teacher/model.safetensors"
+        tensors = load_file(path)
+        change(tensors)
+        save_file(tensors, path, metadata={"format": "pt"})
+
+    return apply
+
+
+def nothing():
+    """All input is as it should be; the flags are not."""
+
+
+HEADS_GONE = {"0": {"head": {}, "neuron": {}}, "50": {"head": {"0": 5}, "neuron": {}}}
+ROW = "1\tw1 w2\tw1\tentailment"
+DATA = [
+    (line(3, "1\tw1 w2\tentailment"), [], r"train\.tsv line 3: 3 columns, expected 4"),
+    (line(3, f"{ROW}\tmore"), [], r"train\.tsv line 3: 5 columns, expected 4"),
+    (line(3, "1 w1 w2 w1 entailment"), [], r"train\.tsv line 3: 1 columns, expected 4"),
+    (line(4, "1\tw1\tw2\tmaybe"), [], r"train\.tsv line 4: label 'maybe', expected one of not_entailment, entailment"),
+    (line(4, "1\tw1\tw2\t"), [], r"train\.tsv line 4: label ''"),
+    (line(4, "1\tw1\tw2\t1"), [], r"train\.tsv line 4: label '1'"),
+    (line(5, "1\tw1\tw2\tmaybe", "dev"), [], r"dev\.tsv line 5: label 'maybe'"),
+    (line(1, "index\tsentence1\tsentence2", "dev"), [], r"dev\.tsv line 2: 4 columns, expected 3"),
+    (line(2, "1\tw1", "test"), ["--do_test"], r"test\.tsv line 2: 2 columns, expected 3"),
+    (content(""), [], r"train\.tsv: no rows, expected examples of RTE"),
+    (content("index\tsentence1\tsentence2\tlabel\n"), [], r"train\.tsv: no rows"),
+    (content("\n\n\n"), [], r"train\.tsv: no rows"),
+    (content("", "datasets/rte/dev.tsv"), [], r"dev\.tsv: no rows"),
+    (content("a\tb\tc\td\n1\tcafé\tw1\tentailment\n".encode("latin-1")), [], r"train\.tsv: not UTF-8 text"),
+    (content("a\tb\tc\td\n1\tw1\tw1\tentailment\n".encode("utf-16")), [], r"train\.tsv: not UTF-8 text"),
+    (content(bytes(range(256)) * 20), [], r"train\.tsv: not UTF-8 text"),
+    (content(b"\x00" * 4000), [], r"train\.tsv: no rows|train\.tsv line 1"),
+    (removed("datasets/rte/train.tsv"), [], r"train\.tsv: no such file, found dev\.tsv, test\.tsv"),
+    (removed("datasets/rte/dev.tsv"), [], r"dev\.tsv: no such file"),
+    (removed("datasets/rte/test.tsv"), ["--do_test"], r"test\.tsv: no such file"),
+    (removed("datasets/rte"), [], r"datasets/rte: no such folder, expected the task's TSV files"),
+]
+SCORES = [
+    (
+        line(3, "1" + "\tx" * 6 + "\tw1\tw2\thigh", task="stsb"),
+        [],
+        r"line 3: score 'high', expected a number from 0 to",
+    ),
+    (line(3, "1" + "\tx" * 6 + "\tw1\tw2\t5.01", task="stsb"), [], r"line 3: score '5\.01'"),
+    (line(3, "1" + "\tx" * 6 + "\tw1\tw2\t-1", task="stsb"), [], r"line 3: score '-1'"),
+    (line(3, "1" + "\tx" * 6 + "\tw1\tw2\tnan", task="stsb"), [], r"line 3: score 'nan'"),
+    (line(3, "1" + "\tx" * 6 + "\tw1\tw2\t", task="stsb"), [], r"line 3: score ''"),
+]
+CHECKPOINTS = [
+    (removed("teacher"), [], r"teacher: no"),
+    (removed("teacher/config.json"), [], r"teacher: no config\.json"),
+    (removed("teacher/model.safetensors"), [], r"teacher: cannot be read"),
+    (removed("teacher/vocab.txt"), [], r"teacher: neither vocab\.txt nor tokenizer\.json"),
+    (content("{", "teacher/config.json"), [], r"teacher: cannot be read"),
+    (content("[]", "teacher/config.json"), [], r"teacher: cannot be read"),
+    (content(b"junk" * 100, "teacher/model.safetensors"), [], r"teacher: cannot be read"),
+    (content(b"", "teacher/model.safetensors"), [], r"teacher: cannot be read"),
+    (truncated("teacher/model.safetensors"), [], r"teacher: cannot be read"),
+    (config(model_type="gpt2"), [], r"teacher: a checkpoint of type gpt2, expected bert"),
+    (config(hidden_size=64), [], r"teacher: \d+ encoder weights are missing or of another shape"),
+    (config(hidden_size="wide"), [], r"teacher: cannot be read"),
+    (config(num_attention_heads=5), [], r"teacher: "),
+    (config(num_hidden_layers=4), [], r"teacher: 16 encoder weights are missing"),
+    (config(id2label={"0": "good", "1": "bad"}), [], r"teacher: a classifier for good, bad; this task has not_entail"),
+    (config(sparsity="50", sparsity_map=HEADS_GONE), [], r"teacher: .*removes 5 of 4 heads in layer 0"),
+    (
+        config(sparsity="50", sparsity_map={"0": {"head": {}, "neuron": {}}}),
+        [],
+        r"sparsity 50 is not in",
+    ),
+    (
+        config(sparsity="50", sparsity_map={"50": {"head": {"0": 2}, "neuron": {}}}),
+        [],
+        r"teacher: \d+ encoder weights are missing or of another shape",
+    ),
+    (config(sparsity_map=[1, 2]), ["--student_sparsity", "50"], r"teacher: .*sparsity"),
+    (config(sparsity_map={"50": 3}, sparsity="50"), [], r"teacher: .*sparsity"),
+    (weights(lambda tensors: tensors.pop("cls.3.weight")), [], r"teacher: no classifier for 2 classes"),
+    (
+        weights(lambda tensors: tensors.update({"cls.3.weight": torch.zeros(3, 32)})),
+        [],
+        r"teacher: no classifier for 2",
+    ),
+    (
+        weights(lambda tensors: tensors.pop("bert.encoder.layer.0.output.dense.weight")),
+        [],
+        r"teacher: 1 encoder weights are missing",
+    ),
+    (
+        both(appended("teacher/vocab.txt", "w98\nw99\n"), line(3, "1\tw99\tw1\tentailment")),
+        [],
+        r"token id 46, but the model's embedding has 45 rows",
+    ),
+    (
+        both(lambda: shutil.copytree("teacher", "other"), appended("other/vocab.txt", "w98\n")),
+        ["--student_model_path", "other"],
+        r"other: another vocabulary \(46 tokens\) than that of teacher \(45\)",
+    ),
+]
+FLAGS = [
+    (["--student_layer", "0"], r"--student_layer: found '0', expected an integer of at least 1"),
+    (["--student_layer", "4"], r"student_layer 4"),
+    (["--student_sparsity", "100"], r"--student_sparsity: found '100', expected an integer from 0 to 99"),
+    (["--student_sparsity", "-10"], r"--student_sparsity"),
+    (["--student_sparsity", "0.7"], r"--student_sparsity: found '0\.7', expected an integer"),
+    (["--seed", "-1"], r"--seed: found '-1'"),
+    (["--learning_rate", "fast"], r"--learning_rate: found 'fast', expected a number"),
+    (["--learning_rate", "-1"], r"--learning_rate"),
+    (["--learning_rate", "inf"], r"--learning_rate"),
+    (["--learning_rate", "nan"], r"--learning_rate"),
+    (["--num_train_epochs", "0"], r"--num_train_epochs: found '0'"),
+    (["--num_patience_epochs", "-1"], r"--num_patience_epochs"),
+    (["--per_device_train_batch_size", "0"], r"--per_device_train_batch_size"),
+    (["--per_device_eval_batch_size", "0"], r"--per_device_eval_batch_size"),
+    (["--num_grad_accum_steps", "0"], r"--num_grad_accum_steps"),
+    (["--warmup_proportion", "1.5"], r"--warmup_proportion: found '1\.5', expected a number from 0"),
+    (["--max_grad_norm", "-1"], r"--max_grad_norm"),
+    (["--weight_decay", "-1"], r"--weight_decay"),
+    (["--log_interval", "0"], r"--log_interval"),
+    (["--save_interval", "0"], r"--save_interval"),
+    (["--max_length", "3"], r"--max_length"),
+    (["--max_length", "41"], r"--max_length 41: the model takes at most 40 tokens"),
+    (["--temperature", "0"], r"--temperature"),
+    (["--alpha", "1.1"], r"--alpha: found '1\.1', expected a number from 0"),
+    (["--selection_metric", "f1"], r"--selection_metric: found 'f1', expected one of acc for rte"),
+    (["--task_name", "imdb"], r"--task_name: invalid choice: 'imdb'"),
+    (["--model_type", "mlm"], r"--model_type: invalid choice"),
+    (["--lr_scheduler_type", "sawtooth"], r"--lr_scheduler_type: invalid choice"),
+    (["--use_fp16", "--use_bf16"], r"not allowed with argument"),
+    (["--students", "4"], r"unrecognized arguments"),
+    (["--max_train_examples", "0"], r"--max_train_examples"),
+    (["--data_dir", "nowhere"], r"nowhere/rte: no such folder"),
+]
+OTHER_STAGES = [
+    ("pruning", config(sparsity="50", sparsity_map=HEADS_GONE), [], r"removes 5 of 4 heads"),
+    ("sparsification", nothing, ["--lam", "1.5"], r"--lam: found '1\.5', expected a number from 0"),
+    ("sparsification", nothing, ["--learning_rate", "1e-5"], r"unrecognized arguments"),
+    ("rewinding", nothing, [], r"teacher: no sparsity_map in config\.json"),
+    (
+        "rewinding",
+        config(sparsity_map={"0": {"head": {}, "neuron": {}}}),
+        ["--teacher_sparsity", "0", "30"],
+        r"--teacher_sparsity 30: the teacher's checkpoint knows 0",
+    ),
+    ("rewinding", nothing, ["--teacher_sparsity", "x"], r"--teacher_sparsity"),
+    ("finetuning", nothing, ["--model_path", "no/such/bert"], r"no/such/bert: "),
+    ("finetuning", nothing, ["--student_layer", "2"], r"unrecognized arguments"),
+]
+CASES = (
+    [("distillation", *case) for case in [*DATA, *CHECKPOINTS]]
+    + [("distillation", nothing, *case) for case in FLAGS]
+    + [("finetuning", change, ["--task_name", "stsb", *flags], message) for change, flags, message in SCORES]
+    + OTHER_STAGES
+)
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch, teacher_folder):
+    """A folder with data, a teacher, and outputs of an earlier day."""
+    monkeypatch.chdir(tmp_path)
+    for task in ("rte", "stsb"):
+        write_task(Path("datasets"), task)
+    for kind in ("finetune/ft_rte", "finetune/ft_stsb", "prune/ft_rte", "distil/layer_dropped/kd_2_rte"):
+        PrunableBert(small_config(num_hidden_layers=1)).save_pretrained(Path("outputs", kind, "ckpt"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("stage", "change", "flags", "message"), CASES)
+def test_bad_input_is_one_line_and_leaves_no_trace(world, capsys, stage, change, flags, message):
+    change()
+    before = {path: path.read_bytes() for path in Path("outputs").rglob("*") if path.is_file()}
+    script, defaults = STAGES[stage]
+    with pytest.raises(SystemExit) as stop:
+        script.main([*defaults, *flags])
+    [said] = capsys.readouterr().err.strip().split("\n")
+    assert re.search(message, said)
+    assert stop.value.code == 2
+    assert {path: path.read_bytes() for path in Path("outputs").rglob("*") if path.is_file()} == before
