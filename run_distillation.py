@@ -14,12 +14,12 @@ from models.bert import load_model
 from models.losses import learn_from, task_loss
 from models.pruning import initial_student
 from models.units import CheckpointError
-from utils import arguments
+from utils import arguments, paths
 from utils.batches import load_tokenizer
-from utils.glue import TASKS, write_submission
-from utils.metrics import predictions_of
+from utils.evaluation import evaluate, frozen, predict
+from utils.glue import TASKS
 from utils.run import Run, entry_point
-from utils.training import evaluate, fit, frozen, predict
+from utils.training import fit
 
 
 def parse_args(argv=None):
@@ -36,7 +36,7 @@ def parse_args(argv=None):
     parser.add_argument("--output_dir", default="outputs/distil", help="(default outputs/distil)")
     args = arguments.parse(parser, argv)
     teacher = (f"outputs/finetune/ft_{args.task_name}/ckpt", "run_finetuning.py")
-    arguments.default_paths(parser, args, teacher_model_path=teacher, student_model_path=arguments.student_source(args))
+    paths.default_paths(parser, args, teacher_model_path=teacher, student_model_path=paths.student_source(args))
     return args
 
 
@@ -44,15 +44,17 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
-    run = Run(args, Path(args.output_dir, arguments.student_folder(args, args.model_type)))
+    run = Run(args, Path(args.output_dir, paths.student_folder(args, args.model_type)))
+    if run.finished("ckpt"):
+        return
     teacher = run.place(load_model(args.teacher_model_path, task.labels))
-    tokenizer = load_tokenizer(args.teacher_model_path)
+    tokenizer = load_tokenizer(args.teacher_model_path, args.student_model_path)
     source = load_model(args.student_model_path, task.labels)
     student = run.place(initial_student(source, args.student_layer, args.student_sparsity))
     read = arguments.reader(args, tokenizer, run.device, teacher.config, student.config)
     train, dev = read("train"), read("dev")
     test = read("test") if args.do_test else None
-    run.open()
+    run.open("ckpt")
 
     # what the dense teacher says of every training example; then it is not needed any more
     teacher_metrics = evaluate(teacher, dev, task.metric, batch_size, dtype)
@@ -63,14 +65,13 @@ def main(argv=None):
     del teacher, source
 
     on_dev = partial(evaluate, student, dev, task.metric, batch_size, dtype)
-    result = fit(student, train, loss, arguments.recipe(args), on_dev, args.selection_metric)
+    result = fit(student, train, loss, arguments.recipe(args), on_dev, args.selection_metric, run.state("ckpt"))
 
     run.save("ckpt", student, tokenizer)
     if test:
-        predictions = predictions_of(predict(student, test, batch_size, dtype).cpu().numpy())
-        write_submission(run.folder / f"{task.title}.tsv", task, predictions)
+        run.submit(task, predict(student, test, batch_size, dtype))
     rows = [("teacher", *teacher_metrics.values()), ("student", *result.dev.values())]
-    run.finish({"teacher": teacher_metrics, **result._asdict()}, ("", *result.dev), rows)
+    run.finish({"teacher": teacher_metrics, **result._asdict()}, ("", *result.dev), rows, result.diverged)
 
 
 if __name__ == "__main__":

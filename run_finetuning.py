@@ -13,10 +13,10 @@ from models.losses import task_loss
 from models.units import CheckpointError
 from utils import arguments
 from utils.batches import load_tokenizer
-from utils.glue import TASKS, write_submission
-from utils.metrics import predictions_of
+from utils.evaluation import evaluate, predict
+from utils.glue import TASKS
 from utils.run import Run, entry_point
-from utils.training import evaluate, fit, predict
+from utils.training import fit
 
 
 def parse_args(argv=None):
@@ -34,6 +34,8 @@ def main(argv=None):
     args = parse_args(argv)
     task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
     run = Run(args, Path(args.output_dir, f"{args.model_type}_{args.task_name}"))
+    if run.finished("ckpt"):
+        return
 
     # a pretrained encoder and a new classifier for the task's labels
     model = run.place(load_model(args.model_path, task.labels, fine_tuned=False))
@@ -41,20 +43,16 @@ def main(argv=None):
     read = arguments.reader(args, tokenizer, run.device, model.config)
     train, dev = read("train"), read("dev")
     test = read("test") if args.do_test else None
-    run.open()
+    run.open("ckpt")
 
     on_dev = partial(evaluate, model, dev, task.metric, batch_size, dtype)
-    result = fit(model, train, task_loss, arguments.recipe(args), on_dev, args.selection_metric)
+    result = fit(model, train, task_loss, arguments.recipe(args), on_dev, args.selection_metric, run.state("ckpt"))
 
     run.save("ckpt", model, tokenizer)
     if test:
-        predictions = predictions_of(predict(model, test, batch_size, dtype).cpu().numpy())
-        write_submission(run.folder / f"{task.title}.tsv", task, predictions)
-    run.finish(
-        result._asdict(),
-        ("update", *result.dev),
-        [(result.best_update, *result.dev.values())],
-    )
+        run.submit(task, predict(model, test, batch_size, dtype))
+    rows = [(result.best_update, *result.dev.values())]
+    run.finish(result._asdict(), ("update", *result.dev), rows, result.diverged)
 
 
 if __name__ == "__main__":

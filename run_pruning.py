@@ -12,11 +12,11 @@ from models.losses import task_loss
 from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import check_uncut, group_means, mask_gradients, normalise, save_scores
 from models.units import CheckpointError
-from utils import arguments
+from utils import arguments, paths
 from utils.batches import load_tokenizer
+from utils.evaluation import autocast, evaluate, predict
 from utils.glue import TASKS
 from utils.run import Run, entry_point
-from utils.training import autocast, evaluate, predict
 
 
 def parse_args(argv=None):
@@ -24,9 +24,7 @@ def parse_args(argv=None):
     parser.add_argument("--model_path", help="fine-tuned model (default outputs/finetune/ft_<task>/ckpt)")
     parser.add_argument("--output_dir", default="outputs/prune", help="(default outputs/prune)")
     args = arguments.parse(parser, argv)
-    arguments.default_paths(
-        parser, args, model_path=(f"outputs/finetune/ft_{args.task_name}/ckpt", "run_finetuning.py")
-    )
+    paths.default_paths(parser, args, model_path=(f"outputs/finetune/ft_{args.task_name}/ckpt", "run_finetuning.py"))
     return args
 
 
@@ -35,11 +33,13 @@ def main(argv=None):
     args = parse_args(argv)
     task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
     run = Run(args, Path(args.output_dir, f"{args.model_type}_{args.task_name}"))
+    if run.finished("ckpt"):
+        return
     model = run.place(load_model(args.model_path, task.labels))
     tokenizer = load_tokenizer(args.model_path)
     dev = arguments.reader(args, tokenizer, run.device, model.config)("dev")
     check_uncut(model)
-    run.open()
+    run.open("ckpt")
 
     # how far does the task loss move when a unit is switched off?
     losses = task_loss(predict(model, dev, batch_size, dtype), dev)

@@ -2,6 +2,7 @@
 
     python run_rewinding.py --task_name rte --student_layer 4 --lam 0.5
 
+With --teacher_sparsity 0 30 60 only these, so that several processes can share a sweep.
 Writes outputs/rewind/{layer_dropped,parameter_pruned}/kd_<student>_<task>_<lam>/ckpt_<teacher sparsity>.
 """
 
@@ -14,12 +15,13 @@ from models.bert import load_model
 from models.losses import learn_from
 from models.pruning import cut, initial_student
 from models.units import CheckpointError
-from utils import arguments
+from utils import arguments, paths
 from utils.batches import load_tokenizer
-from utils.glue import TASKS, write_submission
-from utils.metrics import predictions_of
-from utils.run import Run, entry_point, read_json
-from utils.training import evaluate, fit, frozen, predict
+from utils.evaluation import evaluate, frozen, predict
+from utils.files import read_json
+from utils.glue import TASKS
+from utils.run import Run, entry_point
+from utils.training import fit
 
 
 def parse_args(argv=None):
@@ -34,17 +36,23 @@ def parse_args(argv=None):
         "--student_model_path",
         help="where the student starts (default stage 2's if --student_sparsity, else stage 1's)",
     )
+    parser.add_argument(
+        "--teacher_sparsity",
+        nargs="+",
+        type=arguments.number(int, 0, 99),
+        help="percent cut from the teacher, one rewind for each (default all that its checkpoint knows)",
+    )
     parser.add_argument("--output_dir", default="outputs/rewind", help="(default outputs/rewind)")
     args = arguments.parse(parser, argv)
-    teacher = (f"outputs/stark/{arguments.student_folder(args, 'kd', lam=True)}/ckpt", "run_sparsification.py")
-    arguments.default_paths(parser, args, teacher_model_path=teacher, student_model_path=arguments.student_source(args))
+    teacher = (f"outputs/stark/{paths.student_folder(args, 'kd', lam=True)}/ckpt", "run_sparsification.py")
+    paths.default_paths(parser, args, teacher_model_path=teacher, student_model_path=paths.student_source(args))
     return args
 
 
-def sparse_teachers(teacher, train, dev, task, args):
-    """At each sparsity of the teacher's map: the sparsity, the cut teacher's dev metrics, what it says, seconds."""
+def sparse_teachers(teacher, sparsities, train, dev, task, args):
+    """At each sparsity: the sparsity, the cut teacher's dev metrics, what it says, and the seconds that took."""
     dtype, batch_size = arguments.precision(args), args.per_device_eval_batch_size
-    for sparsity in sorted(map(int, teacher.config.sparsity_map)):
+    for sparsity in sparsities:
         sparse = cut(teacher, sparsity)
         metrics = evaluate(sparse, dev, task.metric, batch_size, dtype)
         start = time.perf_counter()
@@ -56,45 +64,54 @@ def sparse_teachers(teacher, train, dev, task, args):
 def main(argv=None):
     args = parse_args(argv)
     task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
-    run = Run(args, Path(args.output_dir, arguments.student_folder(args, args.model_type, lam=True)))
+    run = Run(args, Path(args.output_dir, paths.student_folder(args, args.model_type, lam=True)))
     teacher = run.place(load_model(args.teacher_model_path, task.labels))
-    tokenizer = load_tokenizer(args.teacher_model_path)
+    names = {sparsity: f"ckpt_{sparsity}" for sparsity in paths.teacher_sparsities(args, teacher.config)}
+    if run.finished(*names.values()):
+        return
+    tokenizer = load_tokenizer(args.teacher_model_path, args.student_model_path)
     source = load_model(args.student_model_path, task.labels)
     initial = run.place(initial_student(source, args.student_layer, args.student_sparsity))
     read = arguments.reader(args, tokenizer, run.device, teacher.config, initial.config)
     train, dev = read("train"), read("dev")
     test = read("test") if args.do_test else None
-    run.open()
+    run.open(*names.values())
 
-    # what every sparse teacher says of the training examples; then they are not needed any more
-    teachers = sparse_teachers(teacher, train, dev, task, args)
+    # what the sparse teachers say of the training examples; then they are not needed any more
+    unfinished = [sparsity for sparsity, name in names.items() if not run.result(name)]
+    teachers = sparse_teachers(teacher, unfinished, train, dev, task, args)
     if not args.no_teacher_cache:
         teachers = list(teachers)
     del teacher, source
 
-    metrics = {}
     for sparsity, teacher_metrics, teacher_says, teacher_seconds in teachers:
         # the student starts again from its initial weights
-        student = copy.deepcopy(initial)
+        student, name = copy.deepcopy(initial), names[sparsity]
         on_dev = partial(evaluate, student, dev, task.metric, batch_size, dtype)
         loss = learn_from(teacher_says, args.temperature, args.alpha)
-        result = fit(student, train, loss, arguments.recipe(args), on_dev, args.selection_metric)
-        run.save(f"ckpt_{sparsity}", student, tokenizer)
-        metrics[sparsity] = {"teacher": teacher_metrics, "teacher_seconds": teacher_seconds, **result._asdict()}
+        result = fit(student, train, loss, arguments.recipe(args), on_dev, args.selection_metric, run.state(name))
+        metrics = {"teacher": teacher_metrics, "teacher_seconds": teacher_seconds, **result._asdict()}
+        run.save(name, student, tokenizer, result=metrics)
 
+    # of this run and of others that made other sparsities of the same sweep
+    metrics = {int(name.split("_")[1]): result for name, result in run.results().items()}
     best = max(metrics, key=lambda sparsity: metrics[sparsity]["dev"][args.selection_metric])
     if test:
         student = run.place(load_model(str(run.folder / f"ckpt_{best}"), task.labels))
-        predictions = predictions_of(predict(student, test, batch_size, dtype).cpu().numpy())
-        write_submission(run.folder / f"{task.title}.tsv", task, predictions)
-    trial = read_json(Path(args.teacher_model_path).parent / "metrics.json").get("student", {})
-    name = args.selection_metric
+        run.submit(task, predict(student, test, batch_size, dtype))
+    finish(run, dict(sorted(metrics.items())), best, args.selection_metric)
+
+
+def finish(run, metrics, best, name):
+    """Write what all sparsities came to, and print it beside the trial student's."""
+    trial = read_json(Path(run.args.teacher_model_path).parent / "metrics.json").get("student", {})
     rows = [
         (f"{sparsity} *" if sparsity == best else sparsity, row["dev"][name], row["teacher"][name], trial.get(name))
         for sparsity, row in metrics.items()
     ]
     header = ("teacher sparsity", f"student {name}", "its teacher", "trial student")
-    run.finish({"best_teacher_sparsity": best, "trial_student": trial, "sparsity": metrics}, header, rows)
+    diverged = "; ".join(f"teacher sparsity {s}: {row['diverged']}" for s, row in metrics.items() if row["diverged"])
+    run.finish({"best_teacher_sparsity": best, "trial_student": trial, "sparsity": metrics}, header, rows, diverged)
 
 
 if __name__ == "__main__":

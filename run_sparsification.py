@@ -13,11 +13,11 @@ from models.losses import distance_to, distillation_loss, task_loss
 from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import check_uncut, group_means, interpolate, mask_gradients, normalise, save_scores
 from models.units import CheckpointError
-from utils import arguments
+from utils import arguments, paths
 from utils.batches import load_tokenizer
+from utils.evaluation import autocast, evaluate, metrics_of, predict
 from utils.glue import TASKS
 from utils.run import Run, entry_point
-from utils.training import autocast, evaluate, metrics_of, predict
 
 
 def parse_args(argv=None):
@@ -30,8 +30,8 @@ def parse_args(argv=None):
     parser.add_argument("--output_dir", default="outputs/stark", help="(default outputs/stark)")
     args = arguments.parse(parser, argv)
     teacher = (f"outputs/finetune/ft_{args.task_name}/ckpt", "run_finetuning.py")
-    student = (f"outputs/distil/{arguments.student_folder(args, 'kd')}/ckpt", "run_distillation.py")
-    arguments.default_paths(parser, args, teacher_model_path=teacher, student_model_path=student)
+    student = (f"outputs/distil/{paths.student_folder(args, 'kd')}/ckpt", "run_distillation.py")
+    paths.default_paths(parser, args, teacher_model_path=teacher, student_model_path=student)
     return args
 
 
@@ -39,13 +39,15 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
-    run = Run(args, Path(args.output_dir, arguments.student_folder(args, args.model_type, lam=True)))
+    run = Run(args, Path(args.output_dir, paths.student_folder(args, args.model_type, lam=True)))
+    if run.finished("ckpt"):
+        return
     teacher = run.place(load_model(args.teacher_model_path, task.labels))
-    tokenizer = load_tokenizer(args.teacher_model_path)
+    tokenizer = load_tokenizer(args.teacher_model_path, args.student_model_path)
     student = run.place(load_model(args.student_model_path, task.labels))
     dev = arguments.reader(args, tokenizer, run.device, teacher.config, student.config)("dev")
     check_uncut(teacher)
-    run.open()
+    run.open("ckpt")
 
     # how far do the task loss and the gap to the student move when a unit of the teacher is switched off?
     teacher_logits, student_logits = (predict(model, dev, batch_size, dtype) for model in (teacher, student))

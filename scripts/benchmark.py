@@ -36,8 +36,8 @@ from models.units import Units
 from utils.arguments import add_student_flags, argument_parser
 from utils.batches import load_tokenizer
 from utils.cache import load_examples
+from utils.evaluation import predict
 from utils.glue import TASKS, split_path
-from utils.training import predict
 
 EPOCHS, BATCH_SIZE = 10, 16
 PAPER = ["--pad_to_max_length", "--no_group_by_length", "--no_teacher_cache", "--no_exact_shortcuts"]

@@ -3,6 +3,6 @@
 # network. Under two minutes once the packages are installed. Arguments go to pytest.
 set -eu
 cd "$(dirname "$0")/.."
-. scripts/environment.sh pytest==9.2.0
+. scripts/environment.sh pytest==9.2.0 pytest-xdist==3.8.0
 
-HF_HUB_OFFLINE=1 python -m pytest "$@"
+HF_HUB_OFFLINE=1 python -m pytest --numprocesses auto --dist worksteal "$@"

@@ -12,7 +12,8 @@ import run_finetuning
 import run_pruning
 import run_rewinding
 import run_sparsification
-from utils.arguments import recipe, student_folder
+from utils.arguments import recipe
+from utils.paths import student_folder
 from utils.training import Recipe
 
 ROOT = Path(__file__).parent.parent

@@ -8,7 +8,8 @@ import torch
 from conftest import sentence
 
 from utils.batches import load_tokenizer, tokenise
-from utils.glue import InputError, Split
+from utils.errors import InputError
+from utils.glue import Split
 
 
 def random_split(rows: int, pairs: bool = True, longest: int = 12) -> Split:

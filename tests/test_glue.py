@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from utils.glue import TASKS, InputError, read_split, task_folder, write_submission
+from utils.errors import InputError
+from utils.glue import TASKS, read_split, task_folder, write_submission
 
 MNLI_HEAD = (
     "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse"

@@ -13,8 +13,8 @@ import run_sparsification
 from models.bert import PrunableBert
 from models.pruning import cut
 from utils.batches import load_tokenizer, tokenise
+from utils.evaluation import predict
 from utils.glue import read_split
-from utils.training import predict
 
 EXPECTED = load_file(REFERENCE / "expected.safetensors")
 EXPECTED_JSON = json.loads((REFERENCE / "expected.json").read_text())

@@ -7,12 +7,14 @@ import pytest
 from conftest import small_config
 
 from models.bert import PrunableBert
-from utils.glue import InputError
-from utils.run import Run, entry_point, read_json, table, write_json
+from utils.errors import InputError
+from utils.files import read_json, write_json
+from utils.run import Run, entry_point, table
 
 
 def make_run(folder) -> Run:
-    run = Run(argparse.Namespace(seed=1, use_cpu=True, compile=False, no_exact_shortcuts=False), folder)
+    flags = {"seed": 1, "use_cpu": True, "compile": False, "no_exact_shortcuts": False, "overwrite": False}
+    run = Run(argparse.Namespace(task_name="rte", data_dir="nowhere", **flags), folder)
     run.open()
     return run
 

@@ -12,8 +12,9 @@ from conftest import random_batch, sentence, small_config
 from models.bert import PrunableBert
 from models.losses import learn_from, task_loss
 from utils.batches import tokenise
+from utils.evaluation import evaluate, frozen, predict
 from utils.glue import Split
-from utils.training import Recipe, Step, evaluate, fit, frozen, predict
+from utils.training import Recipe, Step, fit
 from utils.vocabulary import seen_rows
 
 QUICK = Recipe(batch_size=8, learning_rate=1e-3, num_train_epochs=2, log_interval=3)

@@ -1,4 +1,4 @@
-"""Flag groups shared by the five scripts, their checks, and the paths from one stage to the next.
+"""Flag groups shared by the five scripts, their checks, and how they have examples read.
 
 A script builds its parser from the groups it needs and calls `parse`; a flag that a script does not know is an error.
 """
@@ -8,14 +8,15 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from utils import processes
 from utils.batches import Examples, Tokenizer
 from utils.cache import load_examples
-from utils.glue import TASKS, InputError, task_folder
+from utils.errors import InputError
+from utils.glue import TASKS, task_folder
 from utils.metrics import NAMES
 from utils.training import Recipe
 
@@ -87,6 +88,7 @@ def argument_parser(doc: str, model_types: tuple[str, ...]) -> Parser:
     )
     precision.add_argument("--use_bf16", action="store_true", help="bfloat16 autocast (default float32)")
     add("--compile", action="store_true", help="compile the models with torch.compile (default off)")
+    add("--overwrite", action="store_true", help="start afresh in a folder that holds a run (default go on)")
     add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     add = parser.add_argument_group("the paper's way, slower").add_argument
     add("--pad_to_max_length", action="store_true", help="pad all batches to --max_length (default: to their longest)")
@@ -135,6 +137,11 @@ def add_training_flags(parser: Parser, do_flag: str) -> None:
         "--log_interval",
         type=number(int, 1),
         help="updates between evaluations (default a tenth of an epoch, at least 10)",
+    )
+    add(
+        "--save_interval",
+        type=number(int, 1),
+        help="updates between saves of the training state (default at evaluations, once a minute at most)",
     )
     add("--selection_metric", help="dev metric that selects the best weights (default the task's own)")
     add(do_flag, action="store_true", help="as in the paper's scripts; it is what the script does anyway")
@@ -206,36 +213,6 @@ def parse(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def default_paths(parser: Parser, args: argparse.Namespace, **paths: tuple[str, str]) -> None:
-    """Fill in the model paths that were not given and say what is missing of them.
-
-    Args:
-        paths: flag -> (the earlier stage's default folder, the script that writes it).
-    """
-    for flag, (path, script) in paths.items():
-        if getattr(args, flag) is None:
-            if not Path(path).is_dir():
-                parser.error(f"--{flag}: nothing at its default {path}; run {script} first, or give a path")
-            setattr(args, flag, path)
-
-
-def student_folder(args: argparse.Namespace, model_type: str, lam: bool = False) -> str:
-    """A student's place in the output tree: layer_dropped/kd_4_rte, parameter_pruned/kd_70_rte_0.5."""
-    kind, size = (
-        ("layer_dropped", args.student_layer)
-        if args.student_sparsity is None
-        else ("parameter_pruned", args.student_sparsity)
-    )
-    return f"{kind}/{model_type}_{size}_{args.task_name}" + (f"_{args.lam}" if lam else "")
-
-
-def student_source(args: argparse.Namespace) -> tuple[str, str]:
-    """Where a student's initial weights are by default, and the script that writes them."""
-    if args.student_sparsity is None:
-        return f"outputs/finetune/ft_{args.task_name}/ckpt", "run_finetuning.py"
-    return f"outputs/prune/ft_{args.task_name}/ckpt", "run_pruning.py"
-
-
 def precision(args: argparse.Namespace) -> torch.dtype | None:
     """The autocast type that the flags ask for."""
     return torch.float16 if args.use_fp16 else torch.bfloat16 if args.use_bf16 else None
@@ -265,20 +242,21 @@ def reader(
     positions, vocabulary = (
         min(getattr(config, name) for config in configs) for name in ("max_position_embeddings", "vocab_size")
     )
-    if args.max_length > positions:
+    max_length = min(args.max_length, positions)
+    if max_length < args.max_length:
         if args.max_length != MAX_LENGTH:
             raise InputError(f"--max_length {args.max_length}: the model takes at most {positions} tokens")
         logger.info("the model takes %d tokens: --max_length %d instead of %d", positions, positions, MAX_LENGTH)
-        args.max_length = positions
 
     def read(split: str) -> Examples:
         limit = args.max_train_examples if split == "train" else args.max_eval_examples
-        examples = load_examples(args.task_name, args.data_dir, split, tokenizer, args.max_length, limit)
+        with processes.main_first():  # the others find the tokens in the cache
+            examples = load_examples(args.task_name, args.data_dir, split, tokenizer, max_length, limit)
         if (highest := int(examples.tokens.max())) >= vocabulary:
             raise InputError(f"{split}: token id {highest}, but the model's embedding has {vocabulary} rows")
         return replace(
             examples,
-            pad_to=args.max_length if args.pad_to_max_length else None,
+            pad_to=max_length if args.pad_to_max_length else None,
             pad_multiple=COMPILED_WIDTHS if args.compile else 1,
             group_by_length=not args.no_group_by_length,
         ).to(device)

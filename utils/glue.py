@@ -1,6 +1,5 @@
 """GLUE: one table of tasks, and a reader for their classic TSV files.
 
-from utils.glue import TASKS, read_split
 train = read_split("rte", "datasets", "train")
 """
 
@@ -13,11 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from utils.errors import InputError
+from utils.files import write_text
+
 logger = logging.getLogger("stark")
-
-
-class InputError(ValueError):
-    """Something a user gave cannot be used: one line with file, row or flag, what was found, what was expected."""
 
 
 class Task(NamedTuple):
@@ -132,7 +130,7 @@ def write_submission(path: Path, task: Task, predictions: np.ndarray) -> None:
     """GLUE's file of predictions for the test set: index and label by name, or score clipped to 0..5.
 
     Args:
-        path: the file; written beside it and renamed.
+        path: the file; complete or not at all.
         task: a value of TASKS.
         predictions: (N,), class ids or scores, in file order.
     """
@@ -141,10 +139,8 @@ def write_submission(path: Path, task: Task, predictions: np.ndarray) -> None:
         column = [values[int(prediction)] for prediction in predictions]
     else:
         column = [f"{score:.3f}" for score in np.clip(predictions, 0, 5)]
-    beside = path.with_name(f".{path.name}.part")
     rows = "".join(f"{index}\t{value}\n" for index, value in enumerate(column))
-    beside.write_text(f"index\tprediction\n{rows}", encoding="utf-8")
-    os.replace(beside, path)
+    write_text(path, f"index\tprediction\n{rows}")
 
 
 def _rows(path: Path, header: bool) -> Iterator[tuple[int, list[str], int]]:

@@ -1,13 +1,11 @@
 """What every script does around its work: seed, device, log, output files, errors in one line."""
 
 import argparse
+import contextlib
 import functools
 import importlib.metadata
-import json
 import logging
-import os
 import random
-import shutil
 import subprocess
 import sys
 import time
@@ -18,11 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
-from utils.glue import InputError
+from utils import processes
+from utils.errors import InputError
+from utils.files import fingerprint, lock, read_json, recover, release, write_json, written_beside
+from utils.glue import Task, split_path, write_submission
+from utils.metrics import predictions_of
+from utils.resume import StateFile
 
 logger = logging.getLogger("stark")
+RESULT = "metrics.json"
+# flags that change no result, or only which part of it is made
+FREE = {"data_dir", "debug", "output_dir", "overwrite", "save_interval", "teacher_sparsity"}
 
 
 class _Console(logging.Handler):
@@ -36,30 +43,71 @@ class _Console(logging.Handler):
 class Run:
     """The output folder of one run: checkpoints, args.json, metrics.json, log.txt.
 
-    Files appear complete or not at all: each is written beside its name and renamed.
+    Files appear complete or not at all. Of several processes, the main one writes and logs.
     """
 
     def __init__(self, args: argparse.Namespace, folder: Path):
+        """Seed, device, log; raises InputError if the folder holds a run with other arguments."""
         self.args, self.folder, self.started = args, folder, time.perf_counter()
-        self.device = torch.device("cuda" if torch.cuda.is_available() and not args.use_cpu else "cpu")
+        self.device = processes.start(args.use_cpu)
         torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; changes nothing on a CPU
         set_seed(args.seed)
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.INFO if processes.is_main() else logging.CRITICAL)
         for handler in logger.handlers[:]:  # an earlier run's, in the same process
             logger.removeHandler(handler)
             handler.close()
         console = _Console()
         console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         logger.addHandler(console)
+        if processes.count() > 1 and "num_train_epochs" not in args:
+            raise InputError(f"{Path(sys.argv[0]).name}: runs on one process, found {processes.count()}: no torchrun")
+        self.settings = settings(args)
+        self._refuse_another_run()
 
-    def open(self) -> None:
-        """Create the folder with args.json and log.txt; when all input is read, so that bad input leaves no trace."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "args.json", {**vars(self.args), **versions()})
-        handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        logger.addHandler(handler)
-        logger.info("%s on %s, writing to %s", Path(sys.argv[0]).name, self.device, self.folder)
+    def _refuse_another_run(self) -> None:
+        before = read_json(self.folder / "args.json")
+        begun = [*self.folder.glob("ckpt*"), *self.folder.glob(".*.state")]
+        changes = differences(before, self.settings)
+        if before and begun and changes and not self.args.overwrite:
+            raise InputError(
+                f"{self.folder}: holds a run with other arguments: {'; '.join(changes)}; --overwrite starts afresh"
+            )
+
+    def finished(self, *names: str) -> bool:
+        """Whether the same arguments have written metrics.json and these checkpoints already; says so."""
+        there = (self.folder / RESULT, *(self.folder / name / "config.json" for name in names))
+        same = not differences(read_json(self.folder / "args.json"), self.settings)
+        if self.args.overwrite or not same or not all(path.is_file() for path in there):
+            return False
+        logger.info("%s: finished before with the same arguments; --overwrite starts afresh", self.folder)
+        return True
+
+    def open(self, *names: str) -> None:
+        """Take the folder for checkpoints of these names, and write args.json; when all input is read, so that bad
+        input leaves no trace.
+
+        Raises:
+            InputError: another process is writing one of them.
+        """
+        if processes.is_main():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name in names:
+                lock(self.folder / f".{name}.lock")
+                recover(self.folder / name)
+            if self.args.overwrite:
+                # another run's checkpoints are all stale; of the same, those that are made again
+                others = differences(read_json(self.folder / "args.json"), self.settings)
+                for name in [path.name for path in self.folder.glob("ckpt*")] if others else names:
+                    (self.folder / name / RESULT).unlink(missing_ok=True)
+                    self._state_path(name).unlink(missing_ok=True)
+                (self.folder / RESULT).unlink(missing_ok=True)
+            write_json(self.folder / "args.json", {**self.settings, **versions()})
+            handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
+            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+            logger.addHandler(handler)
+        processes.wait()
+        script, shared = Path(sys.argv[0]).name, f" x {processes.count()}" if processes.count() > 1 else ""
+        logger.info("%s on %s%s, writing to %s", script, self.device, shared, self.folder)
 
     def place(self, model: torch.nn.Module) -> torch.nn.Module:
         """The model on the run's device, compiled if the flags say so."""
@@ -69,29 +117,107 @@ class Run:
             model.compile(dynamic=True)
         return model
 
-    def save(self, name: str, *parts: Any, write: Callable[[Path], None] | None = None) -> Path:
-        """A checkpoint folder: each part (model, tokenizer) writes itself by save_pretrained, `write` adds to it."""
-        target, beside = self.folder / name, self.folder / f".{name}.part"
-        shutil.rmtree(beside, ignore_errors=True)
-        for part in parts:
-            part.save_pretrained(beside)
-        if write:
-            write(beside)
-        old = self.folder / f".{name}.old"
-        shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
-            target.rename(old)
-        beside.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-        return target
+    def state(self, name: str) -> StateFile:
+        """Where the training of the checkpoint of this name keeps its state."""
+        return StateFile(self._state_path(name), self.args.save_interval)
 
-    def finish(self, metrics: dict[str, Any], header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-        """Write metrics.json, print the table and where everything is."""
+    def _state_path(self, name: str) -> Path:
+        return self.folder / f".{name}.state"
+
+    def save(
+        self,
+        name: str,
+        *parts: Any,
+        write: Callable[[Path], None] | None = None,
+        result: dict[str, Any] | None = None,
+    ) -> None:
+        """A checkpoint folder: each part (model, tokenizer) writes itself by save_pretrained, `write` adds to it.
+
+        `result` is what its training came to, for a run of several checkpoints.
+        """
+        if processes.is_main():
+            with written_beside(self.folder / name) as beside:
+                for part in parts:
+                    part.save_pretrained(beside)
+                if write:
+                    write(beside)
+                if result:
+                    write_json(beside / RESULT, result)
+            self._state_path(name).unlink(missing_ok=True)
+        processes.wait()
+
+    def result(self, name: str) -> dict[str, Any]:
+        """What was saved with a checkpoint; {} if it is not finished."""
+        return read_json(self.folder / name / RESULT)
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """By name, of all finished checkpoints in the folder, whichever process made them.
+
+        From here to its end this process is the only one to write metrics.json, so that the last one sees all.
+        """
+        if processes.is_main():
+            lock(self.folder / ".metrics.lock", wait=True)
+        processes.wait()
+        names = sorted(path.parent.name for path in self.folder.glob(f"ckpt*/{RESULT}"))
+        return {name: self.result(name) for name in names}
+
+    def submit(self, task: Task, logits: torch.Tensor) -> None:
+        """Write GLUE's file for the test set, from logits (N, C) in file order."""
+        if processes.is_main():
+            write_submission(self.folder / f"{task.title}.tsv", task, predictions_of(logits.cpu().numpy()))
+
+    def finish(
+        self,
+        metrics: dict[str, Any],
+        header: Iterable[str],
+        rows: Iterable[Iterable[Any]],
+        diverged: str | None = None,
+    ) -> None:
+        """Write metrics.json, print the table and where everything is.
+
+        Raises:
+            FloatingPointError: training diverged, so that what is kept is the best so far.
+        """
         seconds = round(time.perf_counter() - self.started, 1)
-        write_json(self.folder / "metrics.json", {**metrics, "seconds": seconds})
-        text = table(header, rows)
-        logger.info("done in %.1f s\n%s", seconds, text)
+        if processes.is_main():
+            write_json(self.folder / RESULT, {**metrics, "seconds": seconds})
+        logger.info("done in %.1f s\n%s", seconds, table(header, rows))
         logger.info("written to %s", self.folder)
+        if diverged:
+            raise FloatingPointError(f"{self.folder}: {diverged}; the best weights before are kept")
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """All that decides a run's result: flags, processes, and digests of what it reads."""
+    return {**vars(args), "num_processes": processes.count(), "inputs": input_digests(args)}
+
+
+def input_digests(args: argparse.Namespace) -> dict[str, str]:
+    """What the run reads: flag or file -> digest of the content. A name on the hub has none."""
+    folders = {name: Path(path) for name, path in vars(args).items() if name.endswith("model_path")}
+    digests = {
+        name: fingerprint([*folder.glob("*.json"), *folder.glob("*.safetensors"), *folder.glob("*.bin")])
+        for name, folder in folders.items()
+        if folder.is_dir()
+    }
+    for split in ("train", "dev"):
+        with contextlib.suppress(InputError, OSError):  # reading it will say
+            digests[split] = fingerprint([split_path(args.task_name, args.data_dir, split)])
+    return digests
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What decides a run's result and is not the same, in words: "--lam 0.5, now 0.7".
+
+    Args:
+        before, now: as args.json has them.
+    """
+    inputs, inputs_before = now["inputs"], before.get("inputs", {})
+    changed = [f"the content of {name} has changed" for name in inputs if inputs[name] != inputs_before.get(name)]
+    for name in sorted({*now, *before} - FREE - {*inputs, "inputs"}):
+        if name in now and before.get(name) != now[name]:
+            changed.append(f"--{name} {before.get(name)}, now {now[name]}")
+    return changed
 
 
 def set_seed(seed: int) -> None:
@@ -99,18 +225,6 @@ def set_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file beside its name, then rename it into place."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's content; {} if there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def versions() -> dict[str, str | None]:
@@ -145,26 +259,24 @@ def entry_point(*user_errors: type[Exception]) -> Callable[[Callable], Callable]
     A full disk, a folder that cannot be written, memory that ends and numbers that are none leave with status 1. With
     --debug the traceback comes, too.
     """
-
     theirs = (InputError, *user_errors)
+    ours = (OSError, SafetensorError, FloatingPointError, MemoryError, torch.OutOfMemoryError)
 
     def decorate(main: Callable) -> Callable:
         @functools.wraps(main)
         def wrapped(argv: list[str] | None = None) -> None:
             try:
                 main(argv)
-            except (
-                InputError,
-                OSError,
-                FloatingPointError,
-                MemoryError,
-                torch.OutOfMemoryError,
-                *user_errors,
-            ) as error:
+            except (*theirs, *ours, RuntimeError) as error:
+                if not isinstance(error, (*theirs, *ours)) and "allocate memory" not in str(error):
+                    raise  # a bug
                 if "--debug" in (sys.argv if argv is None else argv):
                     traceback.print_exc()
                 print(f"error: {str(error).strip() or type(error).__name__}".splitlines()[0], file=sys.stderr)
                 sys.exit(2 if isinstance(error, theirs) else 1)
+            finally:
+                release()
+                processes.stop()
 
         return wrapped
 

@@ -1,28 +1,33 @@
-"""One training loop for all stages, the loss passed in; evaluation and prediction.
+"""One training loop for all stages, the loss passed in.
 
 result = fit(student, train, learn_from(teacher_says), recipe, lambda: evaluate(student, dev, "acc"), "acc")
 """
 
 import contextlib
 import copy
+import itertools
 import logging
 import math
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
+from utils import processes
 from utils.batches import Batch, Examples
-from utils.metrics import Metrics, compute_metrics
+from utils.evaluation import autocast
+from utils.metrics import Metrics
+from utils.resume import StateFile
 from utils.run import set_seed
 from utils.vocabulary import seen_rows
 
 logger = logging.getLogger("stark")
-DELAY = 3  # seconds before a loop shows that it goes on
+STATEFUL = ("optimizer", "scheduler", "scaler")  # of a Step
 
 
 class Recipe(NamedTuple):
@@ -51,68 +56,66 @@ class Result(NamedTuple):
     updates: int
     train_seconds: float  # with the evaluations
     history: list[dict]  # one entry per evaluation
+    diverged: str | None  # where and how, if the loss ended being a number
 
 
-def autocast(model: nn.Module, dtype: torch.dtype | None) -> torch.autocast:
-    """Mixed precision on the model's device; None computes in float32."""
-    return torch.autocast(_device(model).type, dtype or torch.bfloat16, enabled=dtype is not None)
+@dataclass
+class Progress:
+    """How far a training run has come."""
 
+    losses: Tensor  # of the updates since the last evaluation, on the device, so that no update waits for it
+    update: int = 0
+    best: Metrics = field(default_factory=dict)
+    best_update: int = 0
+    best_weights: dict[str, Tensor] | None = None
+    history: list[dict] = field(default_factory=list)
+    seconds: float = 0.0
+    diverged: str | None = None
 
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+    def add(self, loss: Tensor) -> None:
+        """Count one more update."""
+        self.losses[self.update % len(self.losses)] = loss
+        self.update += 1
 
+    def note(self, model: nn.Module, evaluate: Callable[[], Metrics], metric: str, per_epoch: int) -> None:
+        """Evaluate, and keep the weights if they are the best so far.
 
-def predict(model: nn.Module, examples: Examples, batch_size: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Logits (N, C) of all examples in file order, in eval mode; they can be used as constants in a loss."""
-    model.eval()
-    logits = None
-    with torch.inference_mode(), autocast(model, dtype):
-        batches = tqdm(
-            examples.by_length(batch_size),
-            total=-(-len(examples) // batch_size),
-            leave=False,
-            delay=DELAY,
-            desc="predicting",
-        )
-        for batch in batches:
-            output = model(*batch.inputs).float()
-            if logits is None:
-                with torch.inference_mode(False):
-                    logits = torch.empty(len(examples), output.shape[-1], device=output.device)
-            logits[batch.ids] = output
-    return logits
+        Raises:
+            FloatingPointError: a loss or a logit is not a number, and there are no better weights to go back to.
+        """
+        try:
+            loss, metrics = self._mean_loss(), evaluate()
+        except FloatingPointError as error:
+            if not self.best:
+                raise
+            self.diverged = str(error)
+            logger.error("stopped, keeping the weights of update %d: %s", self.best_update, error)
+            return
+        self.losses.zero_()
+        epoch = round(self.update / per_epoch, 3)
+        self.history.append({"update": self.update, "epoch": epoch, "loss": loss, **metrics})
+        if not self.best or metrics[metric] > self.best[metric]:
+            self.best, self.best_update, self.best_weights = metrics, self.update, copy.deepcopy(model.state_dict())
 
+    def _mean_loss(self) -> float:
+        """Over the updates since the last evaluation, of all processes' shares."""
+        before = self.history[-1]["update"] if self.history else 0
+        losses = processes.total(self.losses)[: self.update - before].tolist()
+        for update, loss in enumerate(losses, start=before + 1):
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"the loss of update {update} is {loss}; try a lower --learning_rate")
+        return math.fsum(losses) / len(losses)
 
-def evaluate(
-    model: nn.Module, examples: Examples, metric: str, batch_size: int, dtype: torch.dtype | None = None
-) -> Metrics:
-    """A task's numbers on these examples; `metric` is a key of utils.metrics.METRICS."""
-    return metrics_of(predict(model, examples, batch_size, dtype), examples, metric)
+    def state(self) -> dict[str, Any]:
+        """For a later process of this rank."""
+        return {**vars(self), "losses": processes.total(self.losses)}
 
-
-def metrics_of(logits: Tensor, examples: Examples, metric: str) -> Metrics:
-    """A task's numbers from logits (N, C) in file order."""
-    return compute_metrics(metric, logits.cpu().numpy(), examples.labels.cpu().numpy())
-
-
-def frozen(
-    teacher: nn.Module, examples: Examples, batch_size: int, cached: bool = True, dtype: torch.dtype | None = None
-) -> Callable[[Batch], Tensor]:
-    """What a teacher in eval mode says of a batch: logits (B, C), constant.
-
-    It says the same every epoch, so its logits are computed once, kept by example id, and the teacher may be dropped;
-    with cached=False it is asked each time, as in the paper's code.
-    """
-    if cached:
-        logits = predict(teacher, examples, batch_size, dtype)
-        return lambda batch: logits[batch.ids]
-    teacher.eval()
-
-    def ask(batch: Batch) -> Tensor:
-        with torch.no_grad(), autocast(teacher, dtype):
-            return teacher(*batch.inputs).float()
-
-    return ask
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> "Progress":
+        """From another process's state."""
+        if not processes.is_main():
+            state["losses"].zero_()  # the main process has what all had
+        return cls(**state)
 
 
 def fit(
@@ -122,6 +125,7 @@ def fit(
     recipe: Recipe,
     evaluate: Callable[[], Metrics],
     selection_metric: str,
+    saved: StateFile | None = None,
 ) -> Result:
     """Train, evaluate at intervals and at the end, stop early, and leave the model with its best weights.
 
@@ -132,34 +136,57 @@ def fit(
         recipe: how.
         evaluate: the model's dev metrics.
         selection_metric: the one of them that decides which weights are best.
+        saved: where the state is kept as training goes on, and taken from if it is there.
 
-    The order of examples and the dropout depend on recipe.seed alone, not on what ran before.
+    The order of examples and the dropout depend on recipe.seed alone, not on what ran before; training that goes on
+    from a saved state ends where it would have ended without a stop.
+
+    Raises:
+        FloatingPointError: the loss was not a number before the first evaluation; later, training stops with the best
+            weights so far, and the result says why.
     """
-    set_seed(recipe.seed)
+    set_seed(recipe.seed + processes.rank())
     generator = torch.Generator().manual_seed(recipe.seed)
-    size = recipe.batch_size * recipe.num_grad_accum_steps
+    size = recipe.batch_size * recipe.num_grad_accum_steps * processes.count()
     per_epoch = math.ceil(len(examples) / size)
     total, patience = recipe.num_train_epochs * per_epoch, recipe.num_patience_epochs * per_epoch or math.inf
     interval = recipe.log_interval or max(10, per_epoch // 10)
-    best, best_update, best_weights, history, start = {}, 0, None, [], time.perf_counter()
-    losses = torch.zeros((), device=_device(model))  # stays on the device, so that no update waits for it
     updates = (ids for _ in range(recipe.num_train_epochs) for ids in examples.epoch(size, generator))
     with contextlib.nullcontext() if recipe.plain else seen_rows(model, examples.tokens) as embedding:
         step = Step(model, loss, recipe, total, embedding and embedding.decay)
-        for update, ids in enumerate(bar := tqdm(updates, total=total, unit="update", leave=False), start=1):
-            losses += step(examples, ids)
-            if update % interval == 0 or update == total:
-                metrics, mean = evaluate(), losses.item() / (update - (history[-1]["update"] if history else 0))
-                losses.zero_()
-                history.append({"update": update, "epoch": round(update / per_epoch, 3), "loss": mean, **metrics})
-                bar.set_postfix(loss=f"{mean:.4f}", **{selection_metric: f"{metrics[selection_metric]:.4f}"})
-                if not best or metrics[selection_metric] > best[selection_metric]:
-                    best, best_update, best_weights = metrics, update, copy.deepcopy(model.state_dict())
-                elif update - best_update >= patience:
+        progress = _restored(saved, model, step) or Progress(torch.zeros(interval, device=step.device))
+        start, left = time.perf_counter() - progress.seconds, itertools.islice(updates, progress.update, None)
+        for ids in (bar := _bar(left, total, progress.update)):
+            progress.add(step(examples, ids))
+            progress.seconds = time.perf_counter() - start
+            if evaluated := progress.update % interval == 0 or progress.update == total:
+                progress.note(model, evaluate, selection_metric, per_epoch)
+                bar.set_postfix({name: f"{progress.history[-1][name]:.4f}" for name in ("loss", selection_metric)})
+                stuck = progress.update - progress.best_update >= patience
+                if stuck:
                     logger.info("no better %s for %d updates: stopped early", selection_metric, patience)
+                if stuck or progress.diverged:
                     break
-        model.load_state_dict(best_weights)
-    return Result(best, best_update, update, time.perf_counter() - start, history)
+            if saved and saved.due(progress.update, evaluated):
+                saved.save({"progress": progress.state(), "model": model.state_dict(), "step": step.state()})
+        model.load_state_dict(progress.best_weights)
+    same = {name: value for name, value in vars(progress).items() if name in Result._fields}
+    return Result(progress.best, updates=progress.update, train_seconds=time.perf_counter() - start, **same)
+
+
+def _restored(saved: StateFile | None, model: nn.Module, step: "Step") -> Progress | None:
+    """Put model, step and random states back to where they were saved."""
+    state = saved and saved.load(step.device)
+    if not state:
+        return None
+    model.load_state_dict(state["model"])
+    step.restore(state["step"])
+    logger.info("going on after update %d", state["progress"]["update"])
+    return Progress.restored(state["progress"])
+
+
+def _bar(updates: Iterable[Tensor], total: int, done: int) -> tqdm:
+    return tqdm(updates, total=total, initial=done, unit="update", leave=False, disable=not processes.is_main())
 
 
 class Step:
@@ -172,26 +199,32 @@ class Step:
             {"params": [parameters[name] for name in decayed], "weight_decay": recipe.weight_decay},
             {"params": [p for name, p in parameters.items() if name not in set(decayed)], "weight_decay": 0.0},
         ]
-        self.model, self.loss, self.recipe, self.decay = model, loss, recipe, decay
+        self.device = next(model.parameters()).device
+        self.model, self.loss, self.recipe, self.decay = processes.parallel(model), loss, recipe, decay
         # eps 1e-6 is what the optimizer of the paper's code had; torch's own default is 1e-8
         self.optimizer = torch.optim.AdamW(
             groups, lr=recipe.learning_rate, eps=1e-6, fused=not recipe.plain, foreach=False
         )
         warmup = int(total * recipe.warmup_proportion)
         self.scheduler = get_scheduler(recipe.lr_scheduler_type, self.optimizer, warmup, total)
-        self.scaler = torch.amp.GradScaler(_device(model).type, enabled=recipe.dtype is torch.float16)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.dtype is torch.float16)
 
     def __call__(self, examples: Examples, ids: Tensor) -> Tensor:
-        """Learn from these examples, in as many passes as the batch size asks; their mean loss, on the device."""
+        """Learn from these examples, in as many passes as the batch size asks; their mean loss, on the device.
+
+        Of several processes, each learns from its share of the examples, and the loss is its share of the mean.
+        """
         self.model.train()
-        total = 0.0
-        for part in ids.split(self.recipe.batch_size):
+        total, share = 0.0, ids[processes.rank() :: processes.count()]
+        parts = share.split(self.recipe.batch_size) if len(share) else (ids[:1],)  # all take part in the averaging
+        for index, part in enumerate(parts, start=1):
             batch = examples.batch(part)
-            with autocast(self.model, self.recipe.dtype):
-                logits = self.model(*batch.inputs)
-            # a share of the whole update's mean, so that parts of any size add up to one large batch
-            loss = self.loss(logits.float(), batch).sum() / len(ids)
-            self.scaler.scale(loss).backward()
+            with processes.unsynchronised(self.model, backward_is_last=index == len(parts)):
+                with autocast(self.model, self.recipe.dtype):
+                    logits = self.model(*batch.inputs)
+                # a share of the whole update's mean, so that parts of any size add up to one large batch
+                loss = self.loss(logits.float(), batch).sum() * (len(share) > 0) / len(ids)
+                self.scaler.scale(loss * processes.count()).backward()  # processes' gradients are averaged, not added
             total += loss.detach()
         if self.recipe.max_grad_norm:
             self.scaler.unscale_(self.optimizer)
@@ -203,3 +236,12 @@ class Step:
         self.scheduler.step()
         self.optimizer.zero_grad()
         return total
+
+    def state(self) -> dict[str, Any]:
+        """Of optimizer, schedule and loss scaling."""
+        return {name: getattr(self, name).state_dict() for name in STATEFUL}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from another step's state."""
+        for name in STATEFUL:
+            getattr(self, name).load_state_dict(state[name])

@@ -1,0 +1,229 @@
+"""Runs that are stopped and started again: they end as if nothing had happened."""
+
+import copy
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import small_config, write_task
+from test_training import QUICK, make_examples
+
+import run_distillation
+import run_finetuning
+import run_rewinding
+import run_sparsification
+from models.bert import PrunableBert
+from models.losses import task_loss
+from scripts import chaos
+from utils.errors import InputError
+from utils.evaluation import evaluate
+from utils.resume import StateFile
+from utils.training import fit
+
+FLAGS = ["--num_train_epochs", "3", "--learning_rate", "1e-3", "--log_interval", "4", "--save_interval", "1"]
+
+
+class Stopped(Exception):
+    """What a test stops training with."""
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return PrunableBert(small_config())
+
+
+@pytest.mark.parametrize("recipe", [QUICK, QUICK._replace(num_grad_accum_steps=2, dtype=torch.bfloat16, plain=True)])
+@pytest.mark.parametrize("stop", [1, 3, 4, 7])
+@pytest.mark.parametrize("interval", [1, 2])
+def test_training_goes_on_bit_for_bit(tmp_path, model, tokenizer, recipe, stop, interval):
+    examples = make_examples(tokenizer, 61)
+
+    def train(model, saved=None, stop=None):
+        seen = []
+
+        def loss(logits, batch):
+            seen.append(len(batch.ids))
+            if stop and len(seen) > stop * recipe.num_grad_accum_steps:
+                raise Stopped
+            return task_loss(logits, batch)
+
+        return fit(model, examples, loss, recipe, lambda: evaluate(model, examples, "acc", 8), "acc", saved), len(seen)
+
+    whole, stopped, resumed = (copy.deepcopy(model) for _ in range(3))
+    wanted, steps = train(whole)
+    with pytest.raises(Stopped):
+        train(stopped, StateFile(tmp_path / "state", interval), stop)
+    torch.rand(7)
+    found, steps_left = train(resumed, StateFile(tmp_path / "state", interval))
+    assert found._replace(train_seconds=0) == wanted._replace(train_seconds=0)
+    assert steps_left == steps - recipe.num_grad_accum_steps * (stop // interval * interval)
+    for ours, other in zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True):
+        assert torch.equal(ours, other)
+
+
+def test_a_damaged_state_is_named_and_a_pickle_is_never_loaded(tmp_path):
+    path = tmp_path / ".ckpt.state"
+    path.write_bytes(b"junk")
+    with pytest.raises(InputError, match="cannot be read; --overwrite starts afresh"):
+        StateFile(path).load(torch.device("cpu"))
+    torch.save({"random": [], "path": Path()}, path)
+    with pytest.raises(InputError, match="cannot be read"):
+        StateFile(path).load(torch.device("cpu"))
+
+
+def results(folder: Path) -> dict:
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return {key: value for key, value in metrics.items() if "seconds" not in key}
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, teacher_folder):
+    write_task(tmp_path / "datasets", "rte")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+TEACHER = ["--teacher_model_path", "teacher"]
+STUDENT = ["--student_model_path", "teacher", "--student_layer", "2"]
+PATHS = [*TEACHER, *STUDENT]
+
+
+def test_finished_work_is_reused_and_overwrite_starts_afresh(workplace, capsys):
+    run_distillation.main([*FLAGS, *PATHS])
+    folder = Path("outputs/distil/layer_dropped/kd_2_rte")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    capsys.readouterr()
+    run_distillation.main([*FLAGS, *PATHS, "--save_interval", "7"])  # which changes no result
+    assert "finished before with the same arguments" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    run_distillation.main([*FLAGS, *PATHS, "--overwrite", "--seed", "1"])
+    assert json.loads((folder / "args.json").read_text())["seed"] == 1
+    assert (folder / "metrics.json").stat().st_mtime_ns > before[folder / "metrics.json"]
+
+
+def test_other_arguments_and_changed_inputs_are_refused_by_name(workplace, capsys):
+    run_distillation.main([*FLAGS, *PATHS])
+    labels = {0: "not_entailment", 1: "entailment"}
+    changes = [
+        (lambda: None, ["--seed", "1", "--alpha", "0.25"], "--alpha 0.5, now 0.25; --seed 776, now 1; --overwrite"),
+        (
+            lambda: PrunableBert(small_config(id2label=labels)).save_pretrained("teacher"),
+            [],
+            "the content of teacher_model_path has changed; the content of student_model_path has changed",
+        ),
+        (
+            lambda: write_task(Path("other"), "rte", (30, 21, 9)),
+            ["--data_dir", "other"],
+            "the content of train has changed",
+        ),
+    ]
+    for change, flags, message in changes:
+        change()
+        with pytest.raises(SystemExit) as stop:
+            run_distillation.main([*FLAGS, *PATHS, *flags])
+        error = capsys.readouterr().err
+        assert (stop.value.code, error.count("\n")) == (2, 1)
+        assert message in error
+
+
+def test_a_run_that_never_began_does_not_hold_its_folder(workplace):
+    Path("outputs/distil/layer_dropped/kd_2_rte").mkdir(parents=True)
+    Path("outputs/distil/layer_dropped/kd_2_rte/args.json").write_text('{"seed": 5}')
+    run_distillation.main([*FLAGS, *PATHS])
+    assert json.loads(Path("outputs/distil/layer_dropped/kd_2_rte/args.json").read_text())["seed"] == 776
+
+
+def forked(main, *flags: str) -> multiprocessing.Process:
+    process = multiprocessing.get_context("fork").Process(target=main, args=([*flags],))
+    process.start()
+    return process
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(1000):
+        if path.exists():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{path} never came")
+
+
+def test_a_second_run_on_a_folder_is_refused_and_a_dead_one_does_not_block(workplace, capfd):
+    folder = Path("outputs/distil/layer_dropped/kd_2_rte")
+    first = forked(run_distillation.main, *FLAGS, *PATHS, "--num_train_epochs", "500", "--num_patience_epochs", "0")
+    wait_for(folder / ".ckpt.state")
+    with pytest.raises(SystemExit) as stop:
+        run_distillation.main([*FLAGS, *PATHS, "--num_train_epochs", "500", "--num_patience_epochs", "0"])
+    assert stop.value.code == 2
+    assert f"process {first.pid} on" in capfd.readouterr().err
+    os.kill(first.pid, signal.SIGKILL)
+    first.join()
+    run_distillation.main([*FLAGS, *PATHS, "--overwrite"])
+    assert sorted(path.name for path in folder.iterdir()) == ["args.json", "ckpt", "log.txt", "metrics.json"]
+
+
+def test_rewinds_can_be_spread_and_go_on_at_the_first_unfinished(workplace, capsys):
+    run_sparsification.main(
+        ["--teacher_model_path", "teacher", "--student_model_path", "teacher", "--student_layer", "2"]
+    )
+    sparse = "outputs/stark/layer_dropped/kd_2_rte_0.5/ckpt"
+    flags = [*FLAGS, *STUDENT, "--teacher_model_path", sparse]
+    run_rewinding.main([*flags, "--teacher_sparsity", "0", "50", "--output_dir", "whole"])
+    parts = [forked(run_rewinding.main, *flags, "--teacher_sparsity", sparsity) for sparsity in ("50", "0")]
+    for part in parts:
+        part.join()
+        assert part.exitcode == 0
+    whole, spread = (Path(root, "layer_dropped/kd_2_rte_0.5") for root in ("whole", "outputs/rewind"))
+
+    def numbers(folder):
+        return {s: row["dev"] for s, row in results(folder)["sparsity"].items()}
+
+    assert numbers(spread) == numbers(whole)
+    assert list(numbers(spread)) == ["0", "50"]
+    finished = (spread / "ckpt_50" / "metrics.json").stat().st_mtime_ns
+    run_rewinding.main([*flags, "--teacher_sparsity", "0", "30", "50"])
+    assert list(numbers(spread)) == ["0", "30", "50"]
+    assert (spread / "ckpt_50" / "metrics.json").stat().st_mtime_ns == finished
+
+
+def limited(main, *flags: str) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # what a full disk does: no larger file can be written
+    main([*flags])
+
+
+def test_a_disk_that_is_full_is_one_line_and_nothing_is_lost(workplace, capfd):
+    run_distillation.main([*FLAGS, *PATHS])
+    folder = Path("outputs/distil/layer_dropped/kd_2_rte")
+    before = {path.name: path.read_bytes() for path in (folder / "ckpt").iterdir()}
+    capfd.readouterr()
+    for flags in (["--save_interval", "1"], ["--save_interval", "1000"]):
+        process = multiprocessing.get_context("fork").Process(
+            target=limited, args=(run_distillation.main, *FLAGS, *PATHS, "--overwrite", *flags)
+        )
+        process.start()
+        process.join()
+        error = capfd.readouterr().err
+        assert process.exitcode == 1
+        assert [line for line in error.splitlines() if line.startswith("error: ")] == error.splitlines()[-1:]
+        assert {path.name: path.read_bytes() for path in (folder / "ckpt").iterdir()} == before
+
+
+def test_a_loss_that_is_not_a_number_stops_and_keeps_the_best_so_far(workplace, capsys):
+    flags = ["--model_path", "teacher", *FLAGS, "--max_grad_norm", "0", "--warmup_proportion", "0"]
+    with pytest.raises(SystemExit) as stop:
+        run_finetuning.main([*flags, "--learning_rate", "1e38", "--log_interval", "1"])
+    error = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert "the loss of update" in error or "logits that are not numbers" in error
+    assert error.count("\n") == 1
+
+
+def test_kills_at_random_moments_change_nothing(capsys):
+    chaos.main(["--kills", "3", "--train", "100"])
+    assert "the same" in capsys.readouterr().out

@@ -1,0 +1,70 @@
+"""What models say of examples: logits, metrics, and what a frozen teacher says of a batch.
+
+metrics = evaluate(student, dev, "acc", batch_size=32)
+teacher_says = frozen(teacher, train, batch_size=32)
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from utils import processes
+from utils.batches import Batch, Examples
+from utils.metrics import Metrics, compute_metrics
+
+DELAY = 3  # seconds before a loop shows that it goes on
+
+
+def autocast(model: nn.Module, dtype: torch.dtype | None) -> torch.autocast:
+    """Mixed precision on the model's device; None computes in float32."""
+    return torch.autocast(_device(model).type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def predict(model: nn.Module, examples: Examples, batch_size: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Logits (N, C) of all examples in file order, in eval mode; they can be used as constants in a loss."""
+    model.eval()
+    logits = torch.zeros(len(examples), model.config.num_labels, device=_device(model))
+    # several processes take turns at the batches of one, so that the sum of their logits is what one alone would say
+    batches = examples.by_length(batch_size, processes.rank(), processes.count())
+    with torch.inference_mode(), autocast(model, dtype):
+        for batch in tqdm(batches, leave=False, delay=DELAY, desc="predicting", disable=not processes.is_main()):
+            logits[batch.ids] = model(*batch.inputs).float()
+    return processes.total(logits)
+
+
+def evaluate(
+    model: nn.Module, examples: Examples, metric: str, batch_size: int, dtype: torch.dtype | None = None
+) -> Metrics:
+    """A task's numbers on these examples; `metric` is a key of utils.metrics.METRICS."""
+    return metrics_of(predict(model, examples, batch_size, dtype), examples, metric)
+
+
+def metrics_of(logits: Tensor, examples: Examples, metric: str) -> Metrics:
+    """A task's numbers from logits (N, C) in file order."""
+    return compute_metrics(metric, logits.cpu().numpy(), examples.labels.cpu().numpy())
+
+
+def frozen(
+    teacher: nn.Module, examples: Examples, batch_size: int, cached: bool = True, dtype: torch.dtype | None = None
+) -> Callable[[Batch], Tensor]:
+    """What a teacher in eval mode says of a batch: logits (B, C), constant.
+
+    It says the same every epoch, so its logits are computed once, kept by example id, and the teacher may be dropped;
+    with cached=False it is asked each time, as in the paper's code.
+    """
+    if cached:
+        logits = predict(teacher, examples, batch_size, dtype)
+        return lambda batch: logits[batch.ids]
+    teacher.eval()
+
+    def ask(batch: Batch) -> Tensor:
+        with torch.no_grad(), autocast(teacher, dtype):
+            return teacher(*batch.inputs).float()
+
+    return ask

@@ -1,0 +1,54 @@
+"""The paths from one stage to the next, and what a stage takes from the checkpoint of an earlier one."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from utils.arguments import Parser
+from utils.errors import InputError
+
+
+def default_paths(parser: Parser, args: argparse.Namespace, **paths: tuple[str, str]) -> None:
+    """Fill in the model paths that were not given and say what is missing of them.
+
+    Args:
+        paths: flag -> (the earlier stage's default folder, the script that writes it).
+    """
+    for flag, (path, script) in paths.items():
+        if getattr(args, flag) is None:
+            if not Path(path).is_dir():
+                parser.error(f"--{flag}: nothing at its default {path}; run {script} first, or give a path")
+            setattr(args, flag, path)
+
+
+def student_folder(args: argparse.Namespace, model_type: str, lam: bool = False) -> str:
+    """A student's place in the output tree: layer_dropped/kd_4_rte, parameter_pruned/kd_70_rte_0.5."""
+    kind, size = (
+        ("layer_dropped", args.student_layer)
+        if args.student_sparsity is None
+        else ("parameter_pruned", args.student_sparsity)
+    )
+    return f"{kind}/{model_type}_{size}_{args.task_name}" + (f"_{args.lam}" if lam else "")
+
+
+def student_source(args: argparse.Namespace) -> tuple[str, str]:
+    """Where a student's initial weights are by default, and the script that writes them."""
+    if args.student_sparsity is None:
+        return f"outputs/finetune/ft_{args.task_name}/ckpt", "run_finetuning.py"
+    return f"outputs/prune/ft_{args.task_name}/ckpt", "run_pruning.py"
+
+
+def teacher_sparsities(args: argparse.Namespace, config: Any) -> list[int]:
+    """The sparsities of the sparse teacher that --teacher_sparsity asks for, ascending; all without it.
+
+    Raises:
+        InputError: the teacher's checkpoint was not sorted by stage 4, or does not know one of them.
+    """
+    known = sorted(map(int, getattr(config, "sparsity_map", {})))
+    if not known:
+        raise InputError(f"{args.teacher_model_path}: no sparsity_map in config.json, expected a teacher of stage 4")
+    if unknown := sorted(set(args.teacher_sparsity or ()) - set(known)):
+        raise InputError(
+            f"--teacher_sparsity {unknown[0]}: the teacher's checkpoint knows {', '.join(map(str, known))}"
+        )
+    return sorted(set(args.teacher_sparsity or known))
