@@ -58,7 +58,6 @@ def start(folder: Path, stage: str) -> multiprocessing.Process:
 
 def _run(folder: Path, stage: str) -> None:
     os.chdir(folder)
-    torch.set_num_threads(1)
     sys.stdout = open(folder / f"{stage}.out", "a", encoding="utf-8")  # noqa: SIM115, until the process ends
     script, flags = STAGES[stage]
     script.main(["--data_dir", "../datasets", *flags])
@@ -83,9 +82,11 @@ def disturbed(folder: Path, seconds: dict[str, float], rng: random.Random) -> in
     folder.mkdir()
     kills = 0
     for stage in STAGES:
+        patience = seconds[stage]
         while True:
             process = start(folder, stage)
-            process.join(rng.uniform(0.05, 1.3) * seconds[stage])
+            process.join(rng.uniform(0.05, patience))
+            patience *= 1.2  # stages that start from the beginning each time must get to their end, too
             if process.exitcode is not None:
                 break
             os.kill(process.pid, signal.SIGKILL)
@@ -128,6 +129,7 @@ def results(folder: Path) -> dict[str, object]:
 
 def main(argv=None):
     args = parse_args(argv)
+    torch.set_num_threads(1)  # in a process that has used two, a forked one would wait for the second for ever
     rng, kills, chains = random.Random(args.seed), 0, 0
     with tempfile.TemporaryDirectory() as name:
         root = Path(name).resolve()

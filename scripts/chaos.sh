@@ -4,7 +4,7 @@
 #
 #   bash scripts/chaos.sh --kills 20
 #
-# About three seconds a kill on two cores.
+# About two seconds a kill on two cores.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/environment.sh

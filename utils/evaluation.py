@@ -33,7 +33,7 @@ def predict(model: nn.Module, examples: Examples, batch_size: int, dtype: torch.
     # several processes take turns at the batches of one, so that the sum of their logits is what one alone would say
     batches = examples.by_length(batch_size, processes.rank(), processes.count())
     with torch.inference_mode(), autocast(model, dtype):
-        for batch in tqdm(batches, leave=False, delay=DELAY, desc="predicting", disable=not processes.is_main()):
+        for batch in tqdm(batches, leave=False, delay=DELAY, desc="predicting", **processes.bar_options()):
             logits[batch.ids] = model(*batch.inputs).float()
     return processes.total(logits)
 

@@ -44,6 +44,11 @@ def is_main() -> bool:
     return PartialState().is_main_process
 
 
+def bar_options() -> dict[str, bool]:
+    """For tqdm: one bar for all processes, and the user's TQDM_DISABLE counts."""
+    return {} if is_main() else {"disable": True}
+
+
 def wait() -> None:
     """Until all are here."""
     PartialState().wait_for_everyone()

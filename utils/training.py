@@ -186,7 +186,7 @@ def _restored(saved: StateFile | None, model: nn.Module, step: "Step") -> Progre
 
 
 def _bar(updates: Iterable[Tensor], total: int, done: int) -> tqdm:
-    return tqdm(updates, total=total, initial=done, unit="update", leave=False, disable=not processes.is_main())
+    return tqdm(updates, total=total, initial=done, unit="update", leave=False, **processes.bar_options())
 
 
 class Step:
