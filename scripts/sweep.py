@@ -165,33 +165,46 @@ def executors(args: argparse.Namespace) -> list[submitit.AutoExecutor]:
 
 
 def update(cell: Cell) -> None:
-    """Look at the disk and at the cell's job."""
+    """Look at the cell's job, or at the disk."""
     if cell.state in (DONE, FAILED, LEFT_OUT):
         return
     if cell.job is not None:
-        if not cell.job.done():
-            return
-        cell.state = DONE if cell.is_done() and cell.job.exception() is None else FAILED
+        _look_at_job(cell)
     elif any(need.state in (FAILED, LEFT_OUT) for need in cell.needs):
         cell.state = LEFT_OUT
     elif all(need.state == DONE for need in cell.needs):
-        if cell.is_elsewhere():
-            cell.state = ELSEWHERE
-        elif cell.is_done():
-            if changes := cell.changes():
-                raise InputError(f"{cell.folder}: made with other arguments: {'; '.join(changes)}; move it away")
-            cell.state = DONE
-        else:
-            cell.state = WAITING
+        _look_at_disk(cell)
+
+
+def _look_at_job(cell: Cell) -> None:
+    if not cell.job.done():
+        return
+    if cell.job.exception() is None and cell.is_done():
+        cell.state = DONE
+    elif cell.is_elsewhere():  # a job of an earlier sweep had begun in the meantime
+        cell.job, cell.state = None, ELSEWHERE
+    else:
+        cell.state = FAILED
+
+
+def _look_at_disk(cell: Cell) -> None:
+    if cell.is_elsewhere():
+        cell.state = ELSEWHERE
+    elif cell.is_done():
+        if changes := cell.changes():
+            raise InputError(f"{cell.folder}: made with other arguments: {'; '.join(changes)}; move it away")
+        cell.state = DONE
+    else:
+        cell.state = WAITING
 
 
 def run(cells: list[Cell], free: list[submitit.AutoExecutor], poll_seconds: float) -> None:
     """Submit cells as executors get free and what they need is done, until nothing is left to do."""
     shown, busy = "", {}
     while True:
-        for index, cell in list(enumerate(cells)):
+        for index, cell in enumerate(cells):
             update(cell)
-            if cell.state in (DONE, FAILED) and index in busy:
+            if cell.state != RUNNING and index in busy:
                 free.append(busy.pop(index))
         for index, cell in enumerate(cells):
             if free and cell.state == WAITING and all(need.state == DONE for need in cell.needs):

@@ -96,7 +96,7 @@ def argument_parser(doc: str, model_types: tuple[str, ...]) -> Parser:
     add(
         "--no_exact_shortcuts",
         action="store_true",
-        help="last layer for all tokens, plain attention, AdamW on all rows",
+        help="last layer for all tokens, plain attention and products, AdamW on all rows",
     )
     return parser
 
