@@ -25,7 +25,7 @@ from transformers.utils import logging as library_logging
 
 from models.dropout import Dropout
 from models.linear import Linear
-from models.units import UNREADABLE, CheckpointError, kept_units
+from models.units import CheckpointError, kept_units
 
 logger = logging.getLogger("stark")
 library_logging.disable_progress_bar()  # reading and writing a checkpoint takes a second
@@ -280,7 +280,7 @@ def _one_line_errors(path: str) -> Iterator[None]:
     """What the library raises for a checkpoint it cannot read, in one line."""
     try:
         yield
-    except UNREADABLE as error:
+    except Exception as error:  # for damaged files the libraries have many kinds; --debug shows which
         if isinstance(error, CheckpointError):
             raise CheckpointError(str(error) if path in str(error) else f"{path}: {error}") from None
         if not Path(path).is_dir():

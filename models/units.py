@@ -5,12 +5,7 @@
 
 from typing import Any, NamedTuple
 
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import Tensor
-
-# what the libraries raise for a checkpoint whose files are not what they should be
-UNREADABLE = (OSError, ValueError, RuntimeError, TypeError, AttributeError, SafetensorError, StrictDataclassError)
 
 
 class CheckpointError(ValueError):

@@ -242,6 +242,10 @@ def reader(
     positions, vocabulary = (
         min(getattr(config, name) for config in configs) for name in ("max_position_embeddings", "vocab_size")
     )
+    if (highest := max(tokenizer.get_vocab().values())) >= vocabulary:
+        raise InputError(
+            f"the tokenizer's ids go up to {highest}, the model's embedding has {vocabulary} rows"
+        )
     max_length = min(args.max_length, positions)
     if max_length < args.max_length:
         if args.max_length != MAX_LENGTH:
@@ -252,8 +256,6 @@ def reader(
         limit = args.max_train_examples if split == "train" else args.max_eval_examples
         with processes.main_first():  # the others find the tokens in the cache
             examples = load_examples(args.task_name, args.data_dir, split, tokenizer, max_length, limit)
-        if (highest := int(examples.tokens.max())) >= vocabulary:
-            raise InputError(f"{split}: token id {highest}, but the model's embedding has {vocabulary} rows")
         return replace(
             examples,
             pad_to=max_length if args.pad_to_max_length else None,
