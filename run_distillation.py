@@ -50,28 +50,31 @@ def main(argv=None):
     teacher = run.place(load_model(args.teacher_model_path, task.labels))
     tokenizer = load_tokenizer(args.teacher_model_path, args.student_model_path)
     source = load_model(args.student_model_path, task.labels)
-    student = run.place(initial_student(source, args.student_layer, args.student_sparsity))
+    student = run.place(initial_student(source, args.student_layer, args.student_sparsity, args.layer_choice))
     read = arguments.reader(args, tokenizer, run.device, teacher.config, student.config)
     train, dev = read("train"), read("dev")
     test = read("test") if args.do_test else None
     run.open("ckpt")
 
     # what the dense teacher says of every training example; then it is not needed any more
-    teacher_metrics = evaluate(teacher, dev, task.metric, batch_size, dtype)
+    selecting, reporting = arguments.selecting_and_reporting(args, dev)
+    teacher_metrics = evaluate(teacher, reporting, task.metric, batch_size, dtype)
     loss = task_loss
     if args.model_type == "kd":
         teacher_says = frozen(teacher, train, batch_size, not args.no_teacher_cache, dtype)
         loss = learn_from(teacher_says, args.temperature, args.alpha)
     del teacher, source
 
-    on_dev = partial(evaluate, student, dev, task.metric, batch_size, dtype)
+    on_dev = partial(evaluate, student, selecting, task.metric, batch_size, dtype)
     result = fit(student, train, loss, arguments.recipe(args), on_dev, args.selection_metric, run.state("ckpt"))
 
     run.save("ckpt", student, tokenizer)
     if test:
         run.submit(task, predict(student, test, batch_size, dtype))
-    rows = [("teacher", *teacher_metrics.values()), ("student", *result.dev.values())]
-    run.finish({"teacher": teacher_metrics, **result._asdict()}, ("", *result.dev), rows, result.diverged)
+    report = evaluate(student, reporting, task.metric, batch_size, dtype)
+    rows = [("teacher", *teacher_metrics.values()), ("student", *report.values())]
+    metrics = {"teacher": teacher_metrics, **result._asdict(), "report": report}
+    run.finish(metrics, ("", *report), rows, result.diverged)
 
 
 if __name__ == "__main__":

@@ -45,14 +45,16 @@ def main(argv=None):
     test = read("test") if args.do_test else None
     run.open("ckpt")
 
-    on_dev = partial(evaluate, model, dev, task.metric, batch_size, dtype)
+    selecting, reporting = arguments.selecting_and_reporting(args, dev)
+    on_dev = partial(evaluate, model, selecting, task.metric, batch_size, dtype)
     result = fit(model, train, task_loss, arguments.recipe(args), on_dev, args.selection_metric, run.state("ckpt"))
 
     run.save("ckpt", model, tokenizer)
     if test:
         run.submit(task, predict(model, test, batch_size, dtype))
-    rows = [(result.best_update, *result.dev.values())]
-    run.finish(result._asdict(), ("update", *result.dev), rows, result.diverged)
+    report = evaluate(model, reporting, task.metric, batch_size, dtype)
+    metrics = {**result._asdict(), "report": report}
+    run.finish(metrics, ("update", *report), [(result.best_update, *report.values())], result.diverged)
 
 
 if __name__ == "__main__":

@@ -37,19 +37,20 @@ def main(argv=None):
         return
     model = run.place(load_model(args.model_path, task.labels))
     tokenizer = load_tokenizer(args.model_path)
-    dev = arguments.reader(args, tokenizer, run.device, model.config)("dev")
+    read = arguments.reader(args, tokenizer, run.device, model.config)
+    selecting, reporting = arguments.selecting_and_reporting(args, read("dev"))
     check_uncut(model)
     run.open("ckpt")
 
     # how far does the task loss move when a unit is switched off?
-    losses = task_loss(predict(model, dev, batch_size, dtype), dev)
+    losses = task_loss(predict(model, selecting, batch_size, dtype), selecting)
     with autocast(model, dtype):
-        [gradients] = mask_gradients(model, dev.by_length(batch_size), [task_loss])
+        [gradients] = mask_gradients(model, selecting.by_length(batch_size), [task_loss])
     expressive = normalise(gradients)
 
     # the best units of every layer first: cutting takes them from the end
     sort_units(model, expressive)
-    by_sparsity = {s: evaluate(cut(model, s), dev, task.metric, batch_size, dtype) for s in SPARSITIES}
+    by_sparsity = {s: evaluate(cut(model, s), reporting, task.metric, batch_size, dtype) for s in SPARSITIES}
 
     run.save("ckpt", model, tokenizer, write=lambda folder: save_scores(folder, expressive=expressive))
     metrics = {"sparsity": by_sparsity, "task_loss_per_dev_batch": group_means(losses)}

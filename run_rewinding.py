@@ -19,6 +19,7 @@ from utils import arguments, paths
 from utils.batches import load_tokenizer
 from utils.evaluation import evaluate, frozen, predict
 from utils.files import read_json
+from utils.flags import number
 from utils.glue import TASKS
 from utils.run import Run, entry_point
 from utils.training import fit
@@ -29,7 +30,7 @@ def parse_args(argv=None):
     arguments.add_training_flags(parser, do_flag="--do_rewind")
     arguments.add_distillation_flags(parser)
     arguments.add_student_flags(parser)
-    arguments.add_lam_flag(parser)
+    arguments.add_score_flags(parser)
     arguments.add_teacher_cache_flag(parser)
     parser.add_argument("--teacher_model_path", help="sparse teacher (default stage 4's for this student and lam)")
     parser.add_argument(
@@ -39,7 +40,7 @@ def parse_args(argv=None):
     parser.add_argument(
         "--teacher_sparsity",
         nargs="+",
-        type=arguments.number(int, 0, 99),
+        type=number(int, 0, 99),
         help="percent cut from the teacher, one rewind for each (default all that its checkpoint knows)",
     )
     parser.add_argument("--output_dir", default="outputs/rewind", help="(default outputs/rewind)")
@@ -49,12 +50,12 @@ def parse_args(argv=None):
     return args
 
 
-def sparse_teachers(teacher, sparsities, train, dev, task, args):
+def sparse_teachers(teacher, sparsities, train, reporting, task, args):
     """At each sparsity: the sparsity, the cut teacher's dev metrics, what it says, and the seconds that took."""
     dtype, batch_size = arguments.precision(args), args.per_device_eval_batch_size
     for sparsity in sparsities:
         sparse = cut(teacher, sparsity)
-        metrics = evaluate(sparse, dev, task.metric, batch_size, dtype)
+        metrics = evaluate(sparse, reporting, task.metric, batch_size, dtype)
         start = time.perf_counter()
         teacher_says = frozen(sparse, train, batch_size, not args.no_teacher_cache, dtype)
         yield sparsity, metrics, teacher_says, time.perf_counter() - start
@@ -71,15 +72,16 @@ def main(argv=None):
         return
     tokenizer = load_tokenizer(args.teacher_model_path, args.student_model_path)
     source = load_model(args.student_model_path, task.labels)
-    initial = run.place(initial_student(source, args.student_layer, args.student_sparsity))
+    initial = run.place(initial_student(source, args.student_layer, args.student_sparsity, args.layer_choice))
     read = arguments.reader(args, tokenizer, run.device, teacher.config, initial.config)
     train, dev = read("train"), read("dev")
     test = read("test") if args.do_test else None
+    selecting, reporting = arguments.selecting_and_reporting(args, dev)
     run.open(*names.values())
 
     # what the sparse teachers say of the training examples; then they are not needed any more
     unfinished = [sparsity for sparsity, name in names.items() if not run.result(name)]
-    teachers = sparse_teachers(teacher, unfinished, train, dev, task, args)
+    teachers = sparse_teachers(teacher, unfinished, train, reporting, task, args)
     if not args.no_teacher_cache:
         teachers = list(teachers)
     del teacher, source
@@ -87,10 +89,11 @@ def main(argv=None):
     for sparsity, teacher_metrics, teacher_says, teacher_seconds in teachers:
         # the student starts again from its initial weights
         student, name = copy.deepcopy(initial), names[sparsity]
-        on_dev = partial(evaluate, student, dev, task.metric, batch_size, dtype)
+        on_dev = partial(evaluate, student, selecting, task.metric, batch_size, dtype)
         loss = learn_from(teacher_says, args.temperature, args.alpha)
         result = fit(student, train, loss, arguments.recipe(args), on_dev, args.selection_metric, run.state(name))
-        metrics = {"teacher": teacher_metrics, "teacher_seconds": teacher_seconds, **result._asdict()}
+        report = evaluate(student, reporting, task.metric, batch_size, dtype)
+        metrics = {"teacher": teacher_metrics, "teacher_seconds": teacher_seconds, **result._asdict(), "report": report}
         run.save(name, student, tokenizer, result=metrics)
 
     # of this run and of others that made other sparsities of the same sweep
@@ -106,7 +109,7 @@ def finish(run, metrics, best, name):
     """Write what all sparsities came to, and print it beside the trial student's."""
     trial = read_json(Path(run.args.teacher_model_path).parent / "metrics.json").get("student", {})
     rows = [
-        (f"{sparsity} *" if sparsity == best else sparsity, row["dev"][name], row["teacher"][name], trial.get(name))
+        (f"{sparsity} *" if sparsity == best else sparsity, row["report"][name], row["teacher"][name], trial.get(name))
         for sparsity, row in metrics.items()
     ]
     header = ("teacher sparsity", f"student {name}", "its teacher", "trial student")

@@ -11,11 +11,20 @@ from pathlib import Path
 from models.bert import load_model
 from models.losses import distance_to, distillation_loss, task_loss
 from models.pruning import SPARSITIES, cut, sort_units
-from models.scores import check_uncut, group_means, interpolate, mask_gradients, normalise, save_scores
+from models.scores import (
+    check_uncut,
+    group_means,
+    interpolate,
+    magnitudes,
+    mask_gradients,
+    normalise,
+    random_scores,
+    save_scores,
+)
 from models.units import CheckpointError
 from utils import arguments, paths
 from utils.batches import load_tokenizer
-from utils.evaluation import autocast, evaluate, metrics_of, predict
+from utils.evaluation import autocast, evaluate, predict
 from utils.glue import TASKS
 from utils.run import Run, entry_point
 
@@ -23,7 +32,8 @@ from utils.run import Run, entry_point
 def parse_args(argv=None):
     parser = arguments.argument_parser(__doc__, model_types=("kd",))
     arguments.add_student_flags(parser)
-    arguments.add_lam_flag(parser)
+    arguments.add_score_flags(parser)
+    parser.add_argument("--score_split", choices=("dev", "train"), default="dev", help="what scores (default dev)")
     arguments.add_distillation_flags(parser)
     parser.add_argument("--teacher_model_path", help="fine-tuned teacher (default outputs/finetune/ft_<task>/ckpt)")
     parser.add_argument("--student_model_path", help="trial student (default stage 3's)")
@@ -45,27 +55,33 @@ def main(argv=None):
     teacher = run.place(load_model(args.teacher_model_path, task.labels))
     tokenizer = load_tokenizer(args.teacher_model_path, args.student_model_path)
     student = run.place(load_model(args.student_model_path, task.labels))
-    dev = arguments.reader(args, tokenizer, run.device, teacher.config, student.config)("dev")
+    read = arguments.reader(args, tokenizer, run.device, teacher.config, student.config)
+    selecting, reporting = arguments.selecting_and_reporting(args, read("dev"))
+    scoring = selecting if args.score_split == "dev" else read("train")
     check_uncut(teacher)
     run.open("ckpt")
 
     # how far do the task loss and the gap to the student move when a unit of the teacher is switched off?
-    teacher_logits, student_logits = (predict(model, dev, batch_size, dtype) for model in (teacher, student))
+    teacher_logits, student_logits = (predict(model, scoring, batch_size, dtype) for model in (teacher, student))
     distance = distance_to(student_logits, args.temperature, args.alpha)
     with autocast(teacher, dtype):
-        gradients = mask_gradients(teacher, dev.by_length(batch_size), [task_loss, distance])
+        gradients = mask_gradients(teacher, scoring.by_length(batch_size), [task_loss, distance])
     expressive, friendly = (normalise(gradient) for gradient in gradients)
-    knowledgeable = interpolate(expressive, friendly, args.lam)
+    scores = {"expressive": expressive, "friendly": friendly}
+    scores["knowledgeable"] = interpolate(expressive, friendly, args.lam)
+    if args.score == "random":
+        scores["random"] = random_scores(teacher, args.seed)
+    if args.score == "magnitude":
+        scores["magnitude"] = normalise(magnitudes(teacher))
 
     # the most knowledgeable units of every layer first: cutting takes them from the end
-    sort_units(teacher, knowledgeable)
-    by_sparsity = {s: evaluate(cut(teacher, s), dev, task.metric, batch_size, dtype) for s in SPARSITIES}
+    sort_units(teacher, scores[args.score])
+    by_sparsity = {s: evaluate(cut(teacher, s), reporting, task.metric, batch_size, dtype) for s in SPARSITIES}
 
-    scores = {"expressive": expressive, "friendly": friendly, "knowledgeable": knowledgeable}
     run.save("ckpt", teacher, tokenizer, write=lambda folder: save_scores(folder, **scores))
-    losses = distillation_loss(student_logits, teacher_logits, dev, args.temperature, args.alpha)
+    losses = distillation_loss(student_logits, teacher_logits, scoring, args.temperature, args.alpha)
     metrics = {
-        "student": metrics_of(student_logits, dev, task.metric),
+        "student": evaluate(student, reporting, task.metric, batch_size, dtype),
         "sparsity": by_sparsity,
         "distillation_loss_per_dev_batch": group_means(losses),
     }

@@ -5,7 +5,6 @@ student = cut(model, 70)      # any number of times
 """
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,32 +94,51 @@ def cut(model: PrunableBert, sparsity: int) -> PrunableBert:
     return model
 
 
-def drop_layers(model: PrunableBert, layers: int) -> PrunableBert:
-    """A copy with the first `layers` layers only; embeddings and classifier stay.
+def chosen_layers(choice: str, kept: int, layers: int) -> list[int]:
+    """Which layers a layer-dropped student keeps.
+
+    Args:
+        choice: "first" (the paper's), "last", "spaced" (evenly, the first and the last among them), or "0,3,7,11".
+        kept: how many.
+        layers: of how many.
 
     Raises:
-        CheckpointError: the model has fewer layers.
+        CheckpointError: the model has fewer layers, or not one that is named.
     """
-    if layers > len(model.layers):
-        raise CheckpointError(f"--student_layer {layers}: the model has only {len(model.layers)} layers")
+    if kept > layers:
+        raise CheckpointError(f"--student_layer {kept}: the model has only {layers} layers")
+    if choice == "first":
+        return list(range(kept))
+    if choice == "last":
+        return list(range(layers - kept, layers))
+    if choice == "spaced":
+        return [round(index * (layers - 1) / max(1, kept - 1)) for index in range(kept)]
+    named = [int(layer) for layer in choice.split(",")]
+    if named[-1] >= layers:
+        raise CheckpointError(f"--layer_choice {choice}: the model's layers go from 0 to {layers - 1}")
+    return named
+
+
+def drop_layers(model: PrunableBert, kept: list[int]) -> PrunableBert:
+    """A copy with these layers only, in this order; embeddings and classifier stay."""
     model = copy.deepcopy(model)
-    del model.layers[layers:]
-    model.config.num_hidden_layers = layers
-    _forget_other_sparsities(model.config)
+    model.bert.encoder["layer"] = nn.ModuleList(model.layers[layer] for layer in kept)
+    model.config.num_hidden_layers = len(kept)
+    if hasattr(model.config, "sparsity_map"):
+        # with layers gone the shares removed no longer add up: only what gives the present widths is left
+        present = model.config.sparsity_map[str(model.config.sparsity)]
+        widths = {
+            kind: {str(new): present[kind][str(old)] for new, old in enumerate(kept) if str(old) in present[kind]}
+            for kind in Units._fields
+        }
+        model.config.sparsity_map = {str(model.config.sparsity): widths}
     return model
 
 
-def _forget_other_sparsities(config: Any) -> None:
-    """With layers gone the shares removed no longer add up: keep only the entry that gives the present widths."""
-    if hasattr(config, "sparsity_map"):
-        present = config.sparsity_map[str(config.sparsity)]
-        kept = {
-            kind: {layer: count for layer, count in present[kind].items() if int(layer) < config.num_hidden_layers}
-            for kind in ("head", "neuron")
-        }
-        config.sparsity_map = {str(config.sparsity): kept}
-
-
-def initial_student(model: PrunableBert, layers: int | None, sparsity: int | None) -> PrunableBert:
-    """The student before distillation: cut at a sparsity (percent) if one is given, else the first layers."""
-    return drop_layers(model, layers) if sparsity is None else cut(model, sparsity)
+def initial_student(
+    model: PrunableBert, layers: int, sparsity: int | None, layer_choice: str = "first"
+) -> PrunableBert:
+    """The student before distillation: cut at a sparsity (percent) if one is given, else so many layers."""
+    if sparsity is not None:
+        return cut(model, sparsity)
+    return drop_layers(model, chosen_layers(layer_choice, layers, len(model.layers)))

@@ -24,6 +24,25 @@ def interpolate(expressive: Units, friendly: Units, lam: float) -> Units:
     return Units(*(lam * e + (1 - lam) * f for e, f in zip(expressive, friendly, strict=True)))
 
 
+def random_scores(model: nn.Module, seed: int) -> Units:
+    """Uniform scores, (L, H) and (L, F), from the seed alone: the pilot study of the paper cuts at random."""
+    config, generator = model.config, torch.Generator().manual_seed(seed)
+    widths = (config.num_attention_heads, config.intermediate_size)
+    return Units(*(torch.rand(config.num_hidden_layers, width, generator=generator) for width in widths))
+
+
+def magnitudes(model: nn.Module) -> Units:
+    """L2 norm of all weights of each head, (L, H), and neuron, (L, F): a score without data."""
+    heads, neurons = [], []
+    for layer in model.layers:
+        attention, output = layer.attention["self"], layer.attention["output"].dense.weight
+        rows = torch.cat([attention.query.weight, attention.key.weight, attention.value.weight, output.t()], dim=1)
+        heads.append(rows.detach().unflatten(0, (attention.heads, attention.size)).norm(dim=(1, 2)))
+        incoming, outgoing = layer.intermediate["dense"].weight, layer.output.dense.weight
+        neurons.append(torch.cat([incoming, outgoing.t()], dim=1).detach().norm(dim=1))
+    return Units(torch.stack(heads), torch.stack(neurons))
+
+
 def normalise(scores: Units) -> Units:
     """Divide by the L2 norm over the units of a layer, heads and neurons apart: layers become comparable."""
     return Units(*(score / (score.norm(dim=-1, keepdim=True) + 1e-7) for score in scores))

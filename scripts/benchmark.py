@@ -31,8 +31,7 @@ import run_rewinding
 from models.bert import load_model
 from models.losses import distance_to, task_loss
 from models.pruning import cut, drop_layers, sort_units
-from models.scores import GROUP, mask_gradients, normalise
-from models.units import Units
+from models.scores import GROUP, mask_gradients, normalise, random_scores
 from utils.arguments import add_student_flags, argument_parser
 from utils.batches import load_tokenizer
 from utils.cache import load_examples
@@ -64,12 +63,11 @@ def prepare(args, folder: Path) -> None:
     tokenizer = load_tokenizer(args.model_path)
     teacher = load_model(args.model_path, TASKS[args.task_name].labels, fine_tuned=False)
     config = teacher.config
-    shapes = [(config.num_hidden_layers, n) for n in (config.num_attention_heads, config.intermediate_size)]
     teacher.save_pretrained(folder / "teacher")
-    sort_units(teacher, Units(*(torch.rand(shape) for shape in shapes)))
+    sort_units(teacher, random_scores(teacher, args.seed))
     config.sparsity_map = {s: config.sparsity_map[s] for s in ("0", *{"50", str(args.student_sparsity or 50)})}
     pruned = args.student_sparsity is not None
-    trial = cut(teacher, args.student_sparsity) if pruned else drop_layers(teacher, args.student_layer)
+    trial = cut(teacher, args.student_sparsity) if pruned else drop_layers(teacher, list(range(args.student_layer)))
     trial.save_pretrained(folder / "trial")
     teacher.save_pretrained(folder / "pruned")
     config.sparsity_map = {s: config.sparsity_map[s] for s in ("0", "50")}

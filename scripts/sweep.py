@@ -28,9 +28,10 @@ import run_finetuning
 import run_pruning
 import run_rewinding
 import run_sparsification
-from utils.arguments import Parser, number, sparsity
+from utils.arguments import SCORES, Parser
 from utils.errors import InputError
 from utils.files import is_locked, read_json
+from utils.flags import number, sparsity
 from utils.glue import TASKS
 from utils.run import RESULT, differences, entry_point, settings, table
 
@@ -84,6 +85,13 @@ def parse_args(argv=None):
     add("--student_layer", nargs="*", type=number(int, 1), default=[], help="layer-dropped students (default none)")
     add("--student_sparsity", nargs="*", type=sparsity, default=[], help="parameter-pruned students (default none)")
     add("--lam", nargs="+", type=number(float, 0, 1), default=[0.5], help="(default 0.5)")
+    add(
+        "--score",
+        nargs="+",
+        choices=SCORES,
+        default=[SCORES[0]],
+        help="what teachers are sorted by; each lam is one of knowledgeable (default knowledgeable)",
+    )
     add("--seed", nargs="+", type=number(int, 0, 2**32 - 1), default=[776], help="(default 776)")
     add("--teacher_sparsity", nargs="+", type=sparsity, default=list(range(0, 100, 10)), help="(default 0 10 ... 90)")
     add = parser.add_argument_group("stages").add_argument
@@ -110,7 +118,8 @@ def parse_args(argv=None):
 
 def grid(args: argparse.Namespace) -> list[Cell]:
     """All cells, every one after those it needs."""
-    cells = []
+    cells, lams = [], args.lam if SCORES[0] in args.score else []
+    methods = [["--lam", lam] for lam in lams] + [["--score", score] for score in args.score if score != SCORES[0]]
     for seed, task in itertools.product(args.seed, args.task_name):
         batch_size, epochs = SIZES.get(task, (16, 10))
         sizes = ["--per_device_train_batch_size", batch_size, "--num_train_epochs", epochs]
@@ -134,13 +143,14 @@ def grid(args: argparse.Namespace) -> list[Cell]:
             name = f"{'layer_dropped' if kind == 'layer' else 'parameter_pruned'}/kd_{size}_{task}"
             of_teacher = ["--teacher_model_path", teacher_path]
             trial = cell("distil", name, [*student, *start, *of_teacher, *training], [teacher, source])
-            for lam in args.lam:
-                at, of_trial = [*student, "--lam", lam], ["--student_model_path", trial.folder / "ckpt"]
-                stark = cell("stark", f"{name}_{lam}", [*at, *of_teacher, *of_trial], [teacher, trial])
+            for method in methods:
+                at, of_trial = [*student, *method], ["--student_model_path", trial.folder / "ckpt"]
+                place = f"{name}_{method[1]}"
+                stark = cell("stark", place, [*at, *of_teacher, *of_trial], [teacher, trial])
                 sparse = ["--teacher_model_path", stark.folder / "ckpt", "--teacher_sparsity"]
                 for part in [[s] for s in args.teacher_sparsity] if args.spread else [args.teacher_sparsity]:
                     names = [f"ckpt_{s}" for s in part]
-                    cell("rewind", f"{name}_{lam}", [*at, *start, *training, *sparse, *part], [source, stark], names)
+                    cell("rewind", place, [*at, *start, *training, *sparse, *part], [source, stark], names)
     return cells
 
 

@@ -191,6 +191,12 @@ CHECKPOINTS = [
 FLAGS = [
     (["--student_layer", "0"], r"--student_layer: found '0', expected an integer of at least 1"),
     (["--student_layer", "4"], r"student_layer 4"),
+    (["--layer_choice", "middle"], r"--layer_choice: found 'middle', expected first, last, spaced, or layers as in"),
+    (["--layer_choice", "1,0"], r"--layer_choice: found '1,0'"),
+    (["--layer_choice", "0,1,2"], r"--layer_choice: found 3 layers, expected --student_layer 2"),
+    (["--layer_choice", "0,3"], r"--layer_choice 0,3: the model's layers go from 0 to 2"),
+    (["--layer_choice", "last", "--student_sparsity", "50"], r"--layer_choice: for layer-dropped students"),
+    (["--selection_split", "third"], r"--selection_split: invalid choice"),
     (["--student_sparsity", "100"], r"--student_sparsity: found '100', expected an integer from 0 to 99"),
     (["--student_sparsity", "-10"], r"--student_sparsity"),
     (["--student_sparsity", "0.7"], r"--student_sparsity: found '0\.7', expected an integer"),
@@ -225,6 +231,8 @@ FLAGS = [
 OTHER_STAGES = [
     ("pruning", config(sparsity="50", sparsity_map=HEADS_GONE), [], r"removes 5 of 4 heads"),
     ("sparsification", nothing, ["--lam", "1.5"], r"--lam: found '1\.5', expected a number from 0"),
+    ("sparsification", nothing, ["--score", "beauty"], r"--score: invalid choice: 'beauty'"),
+    ("sparsification", nothing, ["--score_split", "test"], r"--score_split: invalid choice"),
     ("sparsification", nothing, ["--learning_rate", "1e-5"], r"unrecognized arguments"),
     ("rewinding", nothing, [], r"teacher: no sparsity_map in config\.json"),
     (

@@ -107,3 +107,19 @@ def test_a_folder_without_vocabulary_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(InputError, match="neither vocab.txt nor tokenizer.json"):
         load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_halves_are_disjoint_alike_and_always_the_same(tokenizer, regression):
+    split = random_split(41)
+    labels = [index / 10 for index in range(41)] if regression else [int(index < 11) for index in range(41)]
+    examples = tokenise(split._replace(labels=labels), tokenizer, 40, regression)
+    halves, again = examples.halves(), examples.halves()
+    assert [len(half) for half in halves] == [21, 20]
+    rows = [[tuple(row[row != 0].tolist()) for row in half.batch(torch.arange(len(half))).input_ids] for half in halves]
+    whole = [tuple(row[row != 0].tolist()) for row in examples.batch(torch.arange(41)).input_ids]
+    assert sorted(rows[0] + rows[1]) == sorted(whole)
+    assert rows[0] == [row for row in whole if row in rows[0]]  # in file order
+    means = [half.labels.float().mean().item() for half in halves]
+    assert means[0] == pytest.approx(means[1], abs=0.06)
+    assert all(torch.equal(ours.labels, other.labels) for ours, other in zip(halves, again, strict=True))

@@ -129,3 +129,47 @@ def test_the_first_rows_only(tmp_path, monkeypatch, bert_folder, caplog):
     metrics = read(tmp_path / "outputs" / "finetune" / "ft_rte" / "metrics.json")
     assert metrics["updates"] == 2
     assert metrics["dev"]["acc"] * 5 == pytest.approx(round(metrics["dev"]["acc"] * 5))
+
+
+@pytest.mark.parametrize("score", ["expressive", "friendly", "random", "magnitude"])
+def test_other_scores_sort_the_teacher_and_remove_as_many_units(tmp_path, monkeypatch, teacher_folder, score):
+    write_task(tmp_path / "datasets", "rte")
+    monkeypatch.chdir(tmp_path)
+    both = ["--teacher_model_path", str(teacher_folder), "--student_model_path", str(teacher_folder)]
+    run_sparsification.main([*both, "--score", score, "--student_layer", "2", "--score_split", "train"])
+    folder = tmp_path / "outputs/stark/layer_dropped" / f"kd_2_rte_{score}" / "ckpt"
+    ranking = load_file(folder / "scores.safetensors")[f"head_{score}"]
+    removed = read(folder / "config.json")["sparsity_map"]["50"]
+    assert sum(removed["head"].values()) == 6
+    assert sum(removed["neuron"].values()) == 48
+    lowest = ranking.flatten().argsort()[:6] // 4
+    assert removed["head"] == {str(layer): int((lowest == layer).sum()) for layer in set(lowest.tolist())}
+    run_rewinding.main(
+        [*QUICK, "--score", score, "--student_layer", "2", "--student_model_path", str(teacher_folder)]
+        + ["--teacher_sparsity", "50"]
+    )
+    assert (tmp_path / "outputs/rewind/layer_dropped" / f"kd_2_rte_{score}" / "ckpt_50").is_dir()
+
+
+def test_one_half_of_dev_selects_and_the_other_reports(tmp_path, monkeypatch, teacher_folder):
+    write_task(tmp_path / "datasets", "rte")
+    monkeypatch.chdir(tmp_path)
+    paths = ["--teacher_model_path", str(teacher_folder), "--student_model_path", str(teacher_folder)]
+    run_distillation.main([*QUICK, *paths, "--student_layer", "2", "--selection_split", "half"])
+    metrics = read(tmp_path / "outputs/distil/layer_dropped/kd_2_rte/metrics.json")
+    # 21 rows: 11 select, 10 report
+    assert metrics["dev"]["acc"] * 11 == pytest.approx(round(metrics["dev"]["acc"] * 11))
+    assert metrics["report"]["acc"] * 10 == pytest.approx(round(metrics["report"]["acc"] * 10))
+    assert metrics["teacher"]["acc"] * 10 == pytest.approx(round(metrics["teacher"]["acc"] * 10))
+    assert metrics["dev"]["acc"] == max(entry["acc"] for entry in metrics["history"])
+
+
+def test_a_student_of_other_layers_has_a_folder_of_its_own(tmp_path, monkeypatch, teacher_folder):
+    write_task(tmp_path / "datasets", "rte")
+    monkeypatch.chdir(tmp_path)
+    paths = ["--teacher_model_path", str(teacher_folder), "--student_model_path", str(teacher_folder)]
+    run_distillation.main([*QUICK, *paths, "--student_layer", "2", "--layer_choice", "0,2"])
+    folder = tmp_path / "outputs/distil/layer_dropped/kd_2-0.2_rte/ckpt"
+    assert read(folder / "config.json")["num_hidden_layers"] == 2
+    run_sparsification.main([*paths[:2], "--student_layer", "2", "--layer_choice", "0,2"])
+    assert (tmp_path / "outputs/stark/layer_dropped/kd_2-0.2_rte_0.5/ckpt").is_dir()

@@ -5,7 +5,16 @@ import torch
 from conftest import random_batch, small_config
 
 from models.bert import PrunableBert
-from models.pruning import SPARSITIES, cut, drop_layers, initial_student, removed_per_layer, sort_units, sparsity_map
+from models.pruning import (
+    SPARSITIES,
+    chosen_layers,
+    cut,
+    drop_layers,
+    initial_student,
+    removed_per_layer,
+    sort_units,
+    sparsity_map,
+)
 from models.units import CheckpointError, Units, kept_units
 
 
@@ -106,25 +115,47 @@ def test_a_sparsity_that_the_map_does_not_hold(model):
         cut(model, 70)
 
 
-def test_dropping_layers_keeps_the_first(model, tmp_path):
-    student = drop_layers(model, 2)
+@pytest.mark.parametrize(
+    ("choice", "kept", "layers"),
+    [
+        ("first", 4, [0, 1, 2, 3]),
+        ("last", 4, [8, 9, 10, 11]),
+        ("spaced", 4, [0, 4, 7, 11]),
+        ("spaced", 1, [0]),
+        ("0,3,7,11", 4, [0, 3, 7, 11]),
+    ],
+)
+def test_the_layers_that_a_student_keeps(choice, kept, layers):
+    assert chosen_layers(choice, kept, 12) == layers
+
+
+def test_layers_that_are_not_there():
+    with pytest.raises(CheckpointError, match="--student_layer 4: the model has only 3 layers"):
+        chosen_layers("last", 4, 3)
+    with pytest.raises(CheckpointError, match="--layer_choice 0,3: the model's layers go from 0 to 2"):
+        chosen_layers("0,3", 2, 3)
+
+
+@pytest.mark.parametrize("kept", [[0, 1], [1, 2], [0, 2]])
+def test_dropping_layers_keeps_the_others_in_order(model, tmp_path, kept):
+    student = drop_layers(model, kept)
     assert len(model.layers) == 3
-    for key, value in student.state_dict().items():
-        assert torch.equal(value, model.state_dict()[key])
+    for layer, old in zip(student.layers, kept, strict=True):
+        assert torch.equal(layer.output.dense.weight, model.layers[old].output.dense.weight)
     student.save_pretrained(tmp_path)
     batch = random_batch(model.config)
     assert torch.equal(PrunableBert.from_pretrained(tmp_path).eval()(*batch), student(*batch))
-    with pytest.raises(CheckpointError, match="--student_layer 4: the model has only 3 layers"):
-        drop_layers(model, 4)
 
 
-def test_dropping_layers_of_a_cut_model_keeps_its_widths(model, tmp_path):
+@pytest.mark.parametrize("kept", [[0, 1], [1, 2], [0, 2]])
+def test_dropping_layers_of_a_cut_model_keeps_their_widths(model, tmp_path, kept):
     sort_units(model, scores())
-    student = drop_layers(cut(model, 50), 2)
+    student = drop_layers(cut(model, 50), kept)
     student.save_pretrained(tmp_path)
     again = PrunableBert.from_pretrained(tmp_path)
     widths = [(layer.attention["self"].heads, layer.output.dense.in_features) for layer in again.layers]
-    assert widths == kept_units(cut(model, 50).config, 50)[:2]
+    whole = kept_units(cut(model, 50).config, 50)
+    assert widths == [whole[layer] for layer in kept]
 
 
 def test_the_student_is_cut_if_a_sparsity_is_given(model):

@@ -8,7 +8,7 @@ from conftest import REFERENCE, small_config
 
 from models.bert import PrunableBert
 from models.losses import distance_to, distillation_loss, learn_from, task_loss
-from models.scores import interpolate, mask_gradients, normalise
+from models.scores import interpolate, magnitudes, mask_gradients, normalise, random_scores
 from models.units import Units
 from utils.batches import load_tokenizer, tokenise
 from utils.glue import read_split
@@ -117,3 +117,23 @@ def test_the_gradient_of_friendliness_runs_through_the_teacher_only():
     teacher = torch.tensor([[0.5, 2.0]], requires_grad=True)
     distance_to(torch.tensor([[1.0, -1.0]]))(teacher, Labels(torch.tensor([1]), torch.tensor([0]))).sum().backward()
     assert teacher.grad.abs().sum() > 0
+
+
+def test_random_scores_depend_on_the_seed_alone(teacher):
+    torch.rand(3)
+    first, again, other = (random_scores(teacher, seed) for seed in (1, 1, 2))
+    assert [tuple(score.shape) for score in first] == [(4, 4), (4, 128)]
+    assert torch.equal(first.head, again.head)
+    assert torch.equal(first.neuron, again.neuron)
+    assert not torch.equal(first.neuron, other.neuron)
+
+
+def test_the_magnitude_of_a_unit_is_the_norm_of_all_its_weights(teacher):
+    scores, layer = magnitudes(teacher), teacher.layers[1]
+    attention = layer.attention["self"]
+    columns = slice(2 * attention.size, 3 * attention.size)
+    weights = [linear.weight[columns] for linear in (attention.query, attention.key, attention.value)]
+    weights.append(layer.attention["output"].dense.weight[:, columns])
+    assert scores.head[1, 2].item() == pytest.approx(sum(w.square().sum().item() for w in weights) ** 0.5)
+    weights = [layer.intermediate["dense"].weight[5], layer.output.dense.weight[:, 5]]
+    assert scores.neuron[1, 5].item() == pytest.approx(sum(w.square().sum().item() for w in weights) ** 0.5)

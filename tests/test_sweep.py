@@ -55,6 +55,9 @@ def test_a_grid_shares_teachers_and_orders_cells_by_need():
     for index, cell in enumerate(cells):
         assert all(need in cells[:index] for need in cell.needs)
     assert len({(cell.folder, *cell.names) for cell in cells}) == len(cells)
+    others = sweep.grid(sweep.parse_args([*flags, "--score", "knowledgeable", "random"]))
+    assert sum(cell.stage == "rewind" for cell in others) == 24
+    assert any(cell.folder.name == "kd_4_rte_random" for cell in others)
     spread = sweep.grid(sweep.parse_args([*flags, "--spread"]))
     assert sum(cell.stage == "rewind" for cell in spread) == 160
     assert str(cells[-1].folder) == "outputs/seed_2/rewind/parameter_pruned/kd_70_mrpc_1.0"

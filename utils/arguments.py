@@ -5,7 +5,6 @@ A script builds its parser from the groups it needs and calls `parse`; a flag th
 
 import argparse
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -16,11 +15,13 @@ from utils import processes
 from utils.batches import Examples, Tokenizer
 from utils.cache import load_examples
 from utils.errors import InputError
+from utils.flags import layer_choice, number, sparsity
 from utils.glue import TASKS, task_folder
 from utils.metrics import NAMES
 from utils.training import Recipe
 
 logger = logging.getLogger("stark")
+SCORES = ("knowledgeable", "expressive", "friendly", "random", "magnitude")
 SCHEDULERS = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
 MAX_LENGTH = 128
 COMPILED_WIDTHS = 32  # tokens; compiled models see batches padded to its multiples, so that few shapes occur
@@ -32,29 +33,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         """Print the message alone and leave with exit status 2."""
         self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
-    """An argparse type: an int or a float from low to high."""
-
-    bounds = f"from {low} to {high}" if high < math.inf else f"of at least {low}"
-    expected = f"{'an integer' if kind is int else 'a number'} {bounds}"
-
-    def convert(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high or value == math.inf:
-            raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}")
-        return value
-
-    return convert
-
-
-def sparsity(text: str) -> int | None:
-    """An argparse type: percent of units removed, 0 to 99; blank is none."""
-    return int(number(int, 0, 99)(text)) if text.strip() else None
 
 
 def argument_parser(doc: str, model_types: tuple[str, ...]) -> Parser:
@@ -72,6 +50,12 @@ def argument_parser(doc: str, model_types: tuple[str, ...]) -> Parser:
     )
     add("--max_train_examples", type=number(int, 1), help="first so many rows of train (default all)")
     add("--max_eval_examples", type=number(int, 1), help="first so many rows of dev and test (default all)")
+    add(
+        "--selection_split",
+        choices=("dev", "half"),
+        default="dev",
+        help="what selects and scores: dev, as in the paper, or a fixed half of it; the other reports (default dev)",
+    )
     add("--per_device_eval_batch_size", type=number(int, 1), default=32, help="examples (default 32)")
     add = parser.add_argument_group("model and machine").add_argument
     add(
@@ -158,6 +142,12 @@ def add_student_flags(parser: Parser) -> None:
         help="first layers kept of a layer-dropped student (default 4)",
     )
     add(
+        "--layer_choice",
+        type=layer_choice,
+        default="first",
+        help="which layers a layer-dropped student keeps: first, last, spaced, or as 0,3,7,11 (default first)",
+    )
+    add(
         "--student_sparsity",
         type=sparsity,
         help="percent cut from a parameter-pruned student (default blank: layer-dropped)",
@@ -185,8 +175,14 @@ def add_teacher_cache_flag(parser: Parser) -> None:
     )
 
 
-def add_lam_flag(parser: Parser) -> None:
-    """The share of expressiveness."""
+def add_score_flags(parser: Parser) -> None:
+    """By what the teacher's units are sorted."""
+    parser.add_argument(
+        "--score",
+        choices=SCORES,
+        default=SCORES[0],
+        help="what units are sorted by; random is seeded, magnitude is their weights' norm (default knowledgeable)",
+    )
     parser.add_argument(
         "--lam",
         type=number(float, 0, 1),
@@ -209,8 +205,19 @@ def parse(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
         if args.selection_metric not in NAMES[metric]:
             expected = f"one of {', '.join(NAMES[metric])} for {args.task_name}"
             parser.error(f"--selection_metric: found {args.selection_metric!r}, expected {expected}")
+    if getattr(args, "layer_choice", "first") != "first":
+        named = args.layer_choice.split(",")
+        if args.student_sparsity is not None:
+            parser.error("--layer_choice: for layer-dropped students, found --student_sparsity")
+        if named[0].isdigit() and len(named) != args.student_layer:
+            parser.error(f"--layer_choice: found {len(named)} layers, expected --student_layer {args.student_layer}")
     task_folder(args.task_name, args.data_dir)
     return args
+
+
+def selecting_and_reporting(args: argparse.Namespace, dev: Examples) -> tuple[Examples, Examples]:
+    """The rows of dev that scores, weights and sparsities are chosen on, and those that the result is reported on."""
+    return (dev, dev) if args.selection_split == "dev" else dev.halves()
 
 
 def precision(args: argparse.Namespace) -> torch.dtype | None:
@@ -243,9 +250,7 @@ def reader(
         min(getattr(config, name) for config in configs) for name in ("max_position_embeddings", "vocab_size")
     )
     if (highest := max(tokenizer.get_vocab().values())) >= vocabulary:
-        raise InputError(
-            f"the tokenizer's ids go up to {highest}, the model's embedding has {vocabulary} rows"
-        )
+        raise InputError(f"the tokenizer's ids go up to {highest}, the model's embedding has {vocabulary} rows")
     max_length = min(args.max_length, positions)
     if max_length < args.max_length:
         if args.max_length != MAX_LENGTH:

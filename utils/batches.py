@@ -67,6 +67,19 @@ class Examples:
         moved = {name: getattr(self, name).to(device) for name in ("tokens", "offsets", "seconds", "labels")}
         return replace(self, **moved)
 
+    def rows(self, ids: Tensor) -> "Examples":
+        """Only the examples with these ids (n,), which count from 0 anew."""
+        there = ids.to(self.offsets.device)
+        picked = {name: getattr(self, name)[there] for name in ("offsets", "seconds", "labels")}
+        return replace(self, lengths=self.lengths[ids], **picked)
+
+    def halves(self) -> tuple["Examples", "Examples"]:
+        """Two halves in file order, alike in their labels, and always the same."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
+        order = order[self.labels.cpu()[order].argsort(stable=True)]  # neighbours have like labels or scores
+        first, second = (self.rows(order[start::2].sort().values) for start in (0, 1))
+        return first, second
+
     def batch(self, ids: Tensor) -> Batch:
         """The examples with these ids (B,), in this order."""
         width = self.pad_to or -(-int(self.lengths[ids].max()) // self.pad_multiple) * self.pad_multiple

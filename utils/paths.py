@@ -22,13 +22,16 @@ def default_paths(parser: Parser, args: argparse.Namespace, **paths: tuple[str, 
 
 
 def student_folder(args: argparse.Namespace, model_type: str, lam: bool = False) -> str:
-    """A student's place in the output tree: layer_dropped/kd_4_rte, parameter_pruned/kd_70_rte_0.5."""
-    kind, size = (
-        ("layer_dropped", args.student_layer)
-        if args.student_sparsity is None
-        else ("parameter_pruned", args.student_sparsity)
-    )
-    return f"{kind}/{model_type}_{size}_{args.task_name}" + (f"_{args.lam}" if lam else "")
+    """A student's place in the output tree: layer_dropped/kd_4_rte, parameter_pruned/kd_70_rte_0.5.
+
+    `lam` tells whether lam, or another score than the knowledgeable one, is part of the name.
+    """
+    kind, size = "parameter_pruned", args.student_sparsity
+    if args.student_sparsity is None:
+        chosen = "" if args.layer_choice == "first" else "-" + args.layer_choice.replace(",", ".")
+        kind, size = "layer_dropped", f"{args.student_layer}{chosen}"
+    by = f"_{args.lam if args.score == 'knowledgeable' else args.score}" if lam else ""
+    return f"{kind}/{model_type}_{size}_{args.task_name}{by}"
 
 
 def student_source(args: argparse.Namespace) -> tuple[str, str]:
