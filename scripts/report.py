@@ -1,0 +1,211 @@
+"""Collects every metrics.json below some folders into tables, figures and one page.
+
+    python scripts/report.py                        # outputs/ -> report/
+    python scripts/report.py outputs other/outputs --report_dir report
+
+Writes results.csv (one line a number), results.md and results.tex (task x student x method, mean and standard deviation
+over seeds), comparisons.md (sparse against dense teachers, paired over seeds), figures as PNG and PDF, and index.html,
+a page that holds all of it. What was not run is shown as missing. Needs matplotlib.
+"""
+
+import argparse
+import base64
+import html
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from safetensors.numpy import load_file
+from transformers import BertConfig
+
+from models.units import kept_units
+from scripts import report_data as data
+from utils.arguments import Parser
+from utils.errors import InputError
+from utils.files import read_json, write_text
+from utils.glue import TASKS
+from utils.run import entry_point
+
+HEADER = ("task", "student", "method", "metric x 100", "seeds", "selected on")
+COMPARED = ("task", "student", "sparse teacher", "difference x 100", "95 % interval", "better / worse", "sign test p")
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 60rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; } img { max-width: 100%; height: auto; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; } caption { text-align: left; }
+th, td { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th { border-bottom: 2px solid #666; } td:nth-child(n+4), th:nth-child(n+4) { text-align: right; }
+figure { margin: 1rem 0; } figcaption { font-size: .85rem; color: #444; }
+"""
+
+
+def parse_args(argv=None):
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("outputs", nargs="*", default=["outputs"], help="folders of runs or sweeps (default outputs)")
+    parser.add_argument("--report_dir", default="report", help="where to (default report)")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error (default: one line)")
+    return parser.parse_args(argv)
+
+
+def groups(rows: list[data.Row]) -> list[tuple[str, str]]:
+    """Task and student of every student there is."""
+    return sorted({(row.task, row.student) for row in rows if row.student})
+
+
+def methods_of(rows: list[data.Row]) -> list[str]:
+    """Those with a sparse teacher, lams first."""
+    return sorted({row.method for row in rows if row.teacher_sparsity is not None}, key=lambda m: (m[:3] != "lam", m))
+
+
+def results_table(rows: list[data.Row]) -> list[tuple[str, ...]]:
+    """A line for each task, student and method; of sparse teachers at the sparsity that each seed's dev rows select."""
+    lines = []
+    methods = methods_of(rows)
+    for task in sorted({row.task for row in rows}):
+        mine = [row for row in rows if row.task == task]
+        for student in ["", *sorted({row.student for row in mine if row.student})]:
+            names = [data.TEACHER] if not student else [data.ALONE, data.TRIAL, *methods]
+            for method in names:
+                found = [row for row in mine if row.student == student and row.method == method]
+                best = data.best_by_seed(found).values()
+                mean = data.mean_over_seeds(100 * row.value for row in best)
+                on = {row.selected_on for row in best}
+                label = f"{method}, best sparsity" if method in methods else method
+                lines.append((TASKS[task].title, student or "-", label, *_mean_cells(mean), ", ".join(sorted(on))))
+    return lines
+
+
+def _mean_cells(mean: data.Mean | None) -> tuple[str, str]:
+    if mean is None:
+        return "missing", "0"
+    spread = "" if mean.deviation is None else f" ± {mean.deviation:.2f}"
+    return f"{mean.mean:.2f}{spread}", str(mean.seeds)
+
+
+def comparison_table(rows: list[data.Row]) -> list[tuple[str, ...]]:
+    """Students of sparse teachers less those of the dense one, paired over seeds: at each sparsity, and at the best."""
+    lines = []
+    for task, student in groups(rows):
+        mine = [row for row in rows if (row.task, row.student) == (task, student)]
+        dense = {row.seed: 100 * row.value for row in mine if row.method == data.TRIAL}
+        for method in methods_of(mine):
+            found = [row for row in mine if row.method == method]
+            choices = {"best": data.best_by_seed(found).values()}
+            for sparsity in sorted({row.teacher_sparsity for row in found}):
+                choices[f"{sparsity} %"] = [row for row in found if row.teacher_sparsity == sparsity]
+            for name, chosen in choices.items():
+                compared = data.compare({row.seed: 100 * row.value for row in chosen}, dense)
+                lines.append((TASKS[task].title, student, f"{method}, {name}", *_comparison_cells(compared)))
+    return lines
+
+
+def _comparison_cells(compared: data.Comparison | None) -> tuple[str, ...]:
+    if compared is None:
+        return ("missing",) * 4
+    interval = "-" if compared.low is None else f"{compared.low:+.2f} to {compared.high:+.2f}"
+    counts = f"{compared.better} / {compared.worse} of {compared.seeds}"
+    return f"{compared.difference:+.2f}", interval, counts, f"{compared.sign_p:.3f}"
+
+
+def markdown(header: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
+    """A table for Markdown."""
+    rows = [header, ["---", "---", "---", *["--:"] * (len(header) - 3)], *lines]
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
+def latex(header: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
+    """A tabular for LaTeX with booktabs."""
+
+    def row(cells) -> str:
+        return " & ".join(cell.replace("%", r"\%").replace("±", r"$\pm$") for cell in cells) + r" \\"
+
+    columns = "lll" + "r" * (len(header) - 3)
+    body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", row(header), r"\midrule", *map(row, lines), r"\bottomrule"]
+    return "\n".join([*body, r"\end{tabular}", ""])
+
+
+def draw(rows: list[data.Row], folder: Path) -> list[tuple[str, str]]:
+    """All figures that the rows allow: (file name of the PNG, caption)."""
+    from scripts import report_figures as figures
+
+    drawn = []
+    for task, student in groups(rows):
+        mine = [row for row in rows if (row.task, row.student) == (task, student)]
+        methods, title = methods_of(mine), f"{TASKS[task].title}, student: {student}"
+        if not methods:
+            continue
+        name = f"{task}_{student}".replace(" ", "_").replace("%", "percent").replace("(", "").replace(")", "")
+        curves = figures.sparsity_curves(mine, methods, title)
+        band = "Mean over seeds; bands are one standard deviation. Selected on " + mine[0].selected_on + "."
+        drawn.append((figures.save(curves, folder, f"curves_{name}"), f"{title}. {band}"))
+        heat = figures.heat_map(mine, methods, title)
+        drawn.append((figures.save(heat, folder, f"heat_{name}"), f"{title}: method by teacher sparsity, means."))
+        folders = sorted({(row.method, row.seed, row.folder) for row in mine if row.teacher_sparsity is not None})
+        method, seed, path = next((f for f in folders if f[0] == "lam 0.5"), folders[0])
+        drawn += _draw_run(figures, Path(path), folder, name, f"{title}, {method}, seed {seed}", mine[0].metric)
+    return drawn
+
+
+def _draw_run(figures, run: Path, folder: Path, name: str, title: str, metric: str) -> list[tuple[str, str]]:
+    """Of one rewinding run: how its students trained, what its teacher kept, and its teacher's scores."""
+    results = read_json(run / "metrics.json")["sparsity"]
+    curves = figures.training_curves({s: row["history"] for s, row in results.items()}, metric, title)
+    drawn = [(figures.save(curves, folder, f"training_{name}"), f"{title}: training, by teacher sparsity.")]
+    teacher = Path(read_json(run / "args.json")["teacher_model_path"])
+    teacher = teacher if teacher.is_dir() else run.parents[2] / "stark" / run.parent.name / run.name / "ckpt"
+    if not (teacher / "scores.safetensors").is_file():
+        return drawn
+    config = BertConfig.from_pretrained(teacher)
+    widths = {int(s): kept_units(config, int(s)) for s in sorted(config.sparsity_map, key=int)}
+    drawn.append((figures.save(figures.kept_units(widths, title), folder, f"kept_{name}"), f"{title}: what is kept."))
+    scores = load_file(teacher / "scores.safetensors")
+    heads = {key.removeprefix("head_"): scores[key] for key in sorted(scores) if key.startswith("head_")}
+    drawn.append((figures.save(figures.head_scores(heads, title), folder, f"scores_{name}"), f"{title}: head scores."))
+    return drawn
+
+
+def page(tables: dict[str, tuple[tuple[str, ...], list]], drawn: list[tuple[str, str]], folder: Path) -> str:
+    """One HTML page with everything in it."""
+
+    def table(header, lines) -> str:
+        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+        return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+    parts = [f"<h2>{html.escape(title)}</h2>{table(*content)}" for title, content in tables.items()]
+    parts.append("<h2>Figures</h2>" if drawn else "")
+    for name, caption in drawn:
+        image = base64.b64encode((folder / name).read_bytes()).decode()
+        text = html.escape(caption)
+        picture = f'<img alt="{text}" src="data:image/png;base64,{image}">'
+        parts.append(f"<figure>{picture}<figcaption>{text}</figcaption></figure>")
+    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    title = "Distillation from sparse teachers: results"
+    body = f"<h1>{title}</h1>{''.join(parts)}"
+    return (
+        f"<!doctype html><html lang=en><head>{meta}<title>{title}</title><style>{STYLE}</style></head>{body}</html>\n"
+    )
+
+
+@entry_point()
+def main(argv=None):
+    args = parse_args(argv)
+    try:
+        import matplotlib  # noqa: F401, an optional package
+    except ImportError:
+        raise InputError("no matplotlib for the figures: pip install matplotlib") from None
+    rows, folder = data.collect(map(Path, args.outputs)), Path(args.report_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    data.write_csv(folder / "results.csv", rows)
+    results, compared = results_table(rows), comparison_table(rows)
+    write_text(folder / "results.md", markdown(HEADER, results))
+    write_text(folder / "results.tex", latex(HEADER, results))
+    write_text(folder / "comparisons.md", markdown(COMPARED, compared))
+    drawn = draw(rows, folder)
+    tables = {"Results": (HEADER, results), "Sparse against dense teachers, paired over seeds": (COMPARED, compared)}
+    write_text(folder / "index.html", page(tables, drawn, folder))
+    print(f"{len(rows)} numbers, {len(drawn)} figures: {folder / 'index.html'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Means, tables, comparisons and the page, against numbers worked out by hand or by scipy."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import write_task
+from scipy import stats
+
+import run_rewinding
+import run_sparsification
+from scripts import report
+from scripts import report_data as data
+
+VALUES = {  # seed -> what the dense teacher's student came to, and those of a sparse teacher at 0, 30 and 60 %
+    1: (0.60, {"0": 0.60, "30": 0.64, "60": 0.61}),
+    2: (0.62, {"0": 0.62, "30": 0.61, "60": 0.65}),
+    3: (0.61, {"0": 0.61, "30": 0.66, "60": 0.58}),
+}
+
+
+def write(folder: Path, args: dict, metrics: dict) -> None:
+    folder.mkdir(parents=True)
+    (folder / "args.json").write_text(json.dumps({"task_name": "rte", "seed": 1, "teacher_model_path": "no", **args}))
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def result(value: float, **more) -> dict:
+    history = [{"update": 1, "epoch": 1.0, "loss": 0.7, "acc": value}]
+    return {"dev": {"acc": value}, "train_seconds": 1.0, "history": history, **more}
+
+
+@pytest.fixture
+def outputs(tmp_path) -> Path:
+    student = {"student_layer": 2, "student_sparsity": None, "model_type": "kd"}
+    for seed, (trial, sparse) in VALUES.items():
+        root, common = tmp_path / "outputs" / f"seed_{seed}", {"seed": seed}
+        write(root / "finetune" / "ft_rte", {**common, "model_type": "ft"}, result(0.7))
+        write(root / "distil" / "kd_2_rte", {**common, **student}, result(trial, teacher={"acc": 0.7}))
+        rows = {sparsity: result(value, teacher={"acc": 0.5}) for sparsity, value in sparse.items()}
+        metrics = {"best_teacher_sparsity": 30, "sparsity": rows}
+        write(root / "rewind" / "kd_2_rte_0.5", {**common, **student, "lam": 0.5}, metrics)
+    return tmp_path / "outputs"
+
+
+def test_every_number_is_a_line_of_the_csv(outputs, tmp_path):
+    rows = data.collect([outputs])
+    data.write_csv(tmp_path / "results.csv", rows)
+    with open(tmp_path / "results.csv", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 3 * (1 + 1 + 3)
+    sparse = {(line["seed"], line["teacher_sparsity"]): line for line in lines if line["method"] == "lam 0.5"}
+    assert sparse["2", "60"]["value"] == "0.65"
+    assert sparse["2", "60"]["teacher_value"] == "0.5"
+    assert (sparse["2", "60"]["student"], sparse["2", "60"]["selected_on"]) == ("2 layers", "dev")
+
+
+def test_the_table_has_means_and_deviations_over_seeds_and_says_what_is_missing(outputs):
+    lines = report.results_table(data.collect([outputs]))
+    # best of each seed: 0.64, 0.65, 0.66; mean 0.65, sample deviation 0.01
+    assert lines == [
+        ("RTE", "-", "the teacher itself", "70.00 ± 0.00", "3", "dev"),
+        ("RTE", "2 layers", "no teacher", "missing", "0", ""),
+        ("RTE", "2 layers", "dense teacher", "61.00 ± 1.00", "3", "dev"),
+        ("RTE", "2 layers", "lam 0.5, best sparsity", "65.00 ± 1.00", "3", "dev"),
+    ]
+    assert "| RTE | 2 layers | dense teacher | 61.00 ± 1.00 | 3 | dev |\n" in report.markdown(report.HEADER, lines)
+    latex = report.latex(report.HEADER, lines)
+    assert r"RTE & 2 layers & dense teacher & 61.00 $\pm$ 1.00 & 3 & dev \\" in latex
+
+
+def test_comparisons_are_paired_over_seeds(outputs):
+    lines = {line[2]: line[3:] for line in report.comparison_table(data.collect([outputs]))}
+    assert lines["lam 0.5, best"][0] == "+4.00"
+    assert lines["lam 0.5, 30 %"][2] == "2 / 1 of 3"
+    assert lines["lam 0.5, 0 %"] == ("+0.00", "-", "0 / 0 of 3", "1.000")
+
+
+def test_intervals_and_sign_tests_are_scipys():
+    ours = {seed: 0.01 * value for seed, value in enumerate([64, 61, 66, 70, 58, 63])}
+    theirs = {seed: 0.01 * value for seed, value in enumerate([60, 62, 61, 66, 58, 60])}
+    compared = data.compare(ours, {**theirs, 99: 0.5})
+    expected = stats.ttest_rel(list(ours.values()), list(theirs.values())).confidence_interval(0.95)
+    assert (compared.low, compared.high) == pytest.approx((expected.low, expected.high))
+    assert (compared.better, compared.worse, compared.seeds) == (4, 1, 6)
+    assert compared.sign_p == pytest.approx(stats.binomtest(4, 5).pvalue)
+    assert data.compare({1: 0.5}, {2: 0.5}) is None
+
+
+def test_weights_are_selected_on_one_half_and_reported_on_the_other(tmp_path):
+    student = {"student_layer": 2, "student_sparsity": None, "model_type": "kd", "lam": 0.0, "selection_split": "half"}
+    rows = {"0": result(0.6, report={"acc": 0.5}), "30": result(0.7, report={"acc": 0.4})}
+    write(tmp_path / "run", student, {"best_teacher_sparsity": 30, "sparsity": rows})
+    [best] = data.best_by_seed(data.collect([tmp_path])).values()
+    assert (best.teacher_sparsity, best.value, best.selected_on) == (30, 0.4, "half of dev")
+
+
+def test_a_report_of_real_runs_is_one_page_with_all_figures(tmp_path, monkeypatch, teacher_folder, capsys):
+    write_task(tmp_path / "datasets", "rte")
+    monkeypatch.chdir(tmp_path)
+    student = ["--student_model_path", "teacher", "--student_layer", "2"]
+    run_sparsification.main(["--teacher_model_path", "teacher", *student])
+    run_rewinding.main([*student, "--num_train_epochs", "1", "--teacher_sparsity", "0", "50"])
+    report.main([])
+    names = {path.name for path in Path("report").iterdir()}
+    kinds = ("curves", "heat", "training", "kept", "scores")
+    assert {f"{kind}_rte_2_layers.{form}" for kind in kinds for form in ("png", "pdf")} < names
+    page = Path("report/index.html").read_text()
+    assert page.count("data:image/png;base64,") == len(kinds)
+    assert not re.search(r'(src|href)="(?!data:)', page)  # nothing from elsewhere
+    assert "missing" in page  # no trial student was trained
+    assert "report/index.html" in capsys.readouterr().out
+
+
+def test_folders_without_runs_are_named(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit) as stop:
+        report.main([str(tmp_path / "empty"), "--report_dir", str(tmp_path / "report")])
+    assert stop.value.code == 2
+    assert "empty: no metrics.json below it" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
