@@ -23,7 +23,7 @@ from utils.training import fit
 
 
 def parse_args(argv=None):
-    parser = arguments.argument_parser(__doc__, model_types=("kd", "ft"))
+    parser = arguments.argument_parser(__doc__, "distillation", model_types=("kd", "ft"))
     arguments.add_training_flags(parser, do_flag="--do_distil")
     arguments.add_distillation_flags(parser)
     arguments.add_student_flags(parser)
@@ -66,14 +66,15 @@ def main(argv=None):
     del teacher, source
 
     on_dev = partial(evaluate, student, selecting, task.metric, batch_size, dtype)
-    result = fit(student, train, loss, arguments.recipe(args), on_dev, args.selection_metric, run.state("ckpt"))
+    recipe, kept, curves = arguments.recipe(args), run.state("ckpt"), run.tracker.curves("ckpt")
+    result = fit(student, train, loss, recipe, on_dev, args.selection_metric, kept, curves)
 
-    run.save("ckpt", student, tokenizer)
+    report = evaluate(student, reporting, task.metric, batch_size, dtype)
+    metrics = {"teacher": teacher_metrics, **result._asdict(), "report": report}
+    run.save("ckpt", student, tokenizer, result=metrics)
     if test:
         run.submit(task, predict(student, test, batch_size, dtype))
-    report = evaluate(student, reporting, task.metric, batch_size, dtype)
     rows = [("teacher", *teacher_metrics.values()), ("student", *report.values())]
-    metrics = {"teacher": teacher_metrics, **result._asdict(), "report": report}
     run.finish(metrics, ("", *report), rows, result.diverged)
 
 

@@ -20,7 +20,7 @@ from utils.training import fit
 
 
 def parse_args(argv=None):
-    parser = arguments.argument_parser(__doc__, model_types=("ft",))
+    parser = arguments.argument_parser(__doc__, "finetuning", model_types=("ft",))
     arguments.add_training_flags(parser, do_flag="--do_train")
     parser.add_argument(
         "--model_path", default="bert-base-uncased", help="folder or hub name of any BERT (default bert-base-uncased)"
@@ -47,13 +47,14 @@ def main(argv=None):
 
     selecting, reporting = arguments.selecting_and_reporting(args, dev)
     on_dev = partial(evaluate, model, selecting, task.metric, batch_size, dtype)
-    result = fit(model, train, task_loss, arguments.recipe(args), on_dev, args.selection_metric, run.state("ckpt"))
+    recipe, kept, curves = arguments.recipe(args), run.state("ckpt"), run.tracker.curves("ckpt")
+    result = fit(model, train, task_loss, recipe, on_dev, args.selection_metric, kept, curves)
 
-    run.save("ckpt", model, tokenizer)
-    if test:
-        run.submit(task, predict(model, test, batch_size, dtype))
     report = evaluate(model, reporting, task.metric, batch_size, dtype)
     metrics = {**result._asdict(), "report": report}
+    run.save("ckpt", model, tokenizer, result=metrics)
+    if test:
+        run.submit(task, predict(model, test, batch_size, dtype))
     run.finish(metrics, ("update", *report), [(result.best_update, *report.values())], result.diverged)
 
 

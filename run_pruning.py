@@ -20,7 +20,7 @@ from utils.run import Run, entry_point
 
 
 def parse_args(argv=None):
-    parser = arguments.argument_parser(__doc__, model_types=("ft",))
+    parser = arguments.argument_parser(__doc__, "pruning", model_types=("ft",))
     parser.add_argument("--model_path", help="fine-tuned model (default outputs/finetune/ft_<task>/ckpt)")
     parser.add_argument("--output_dir", default="outputs/prune", help="(default outputs/prune)")
     args = arguments.parse(parser, argv)
@@ -52,8 +52,8 @@ def main(argv=None):
     sort_units(model, expressive)
     by_sparsity = {s: evaluate(cut(model, s), reporting, task.metric, batch_size, dtype) for s in SPARSITIES}
 
-    run.save("ckpt", model, tokenizer, write=lambda folder: save_scores(folder, expressive=expressive))
     metrics = {"sparsity": by_sparsity, "task_loss_per_dev_batch": group_means(losses)}
+    run.save("ckpt", model, tokenizer, result=metrics, write=lambda folder: save_scores(folder, expressive=expressive))
     run.finish(metrics, ("sparsity", *by_sparsity[0]), ((s, *row.values()) for s, row in by_sparsity.items()))
 
 

@@ -26,7 +26,7 @@ from utils.training import fit
 
 
 def parse_args(argv=None):
-    parser = arguments.argument_parser(__doc__, model_types=("kd",))
+    parser = arguments.argument_parser(__doc__, "rewinding", model_types=("kd",))
     arguments.add_training_flags(parser, do_flag="--do_rewind")
     arguments.add_distillation_flags(parser)
     arguments.add_student_flags(parser)
@@ -91,7 +91,8 @@ def main(argv=None):
         student, name = copy.deepcopy(initial), names[sparsity]
         on_dev = partial(evaluate, student, selecting, task.metric, batch_size, dtype)
         loss = learn_from(teacher_says, args.temperature, args.alpha)
-        result = fit(student, train, loss, arguments.recipe(args), on_dev, args.selection_metric, run.state(name))
+        recipe, kept, curves = arguments.recipe(args), run.state(name), run.tracker.curves(name)
+        result = fit(student, train, loss, recipe, on_dev, args.selection_metric, kept, curves)
         report = evaluate(student, reporting, task.metric, batch_size, dtype)
         metrics = {"teacher": teacher_metrics, "teacher_seconds": teacher_seconds, **result._asdict(), "report": report}
         run.save(name, student, tokenizer, result=metrics)

@@ -30,7 +30,7 @@ from utils.run import Run, entry_point
 
 
 def parse_args(argv=None):
-    parser = arguments.argument_parser(__doc__, model_types=("kd",))
+    parser = arguments.argument_parser(__doc__, "sparsification", model_types=("kd",))
     arguments.add_student_flags(parser)
     arguments.add_score_flags(parser)
     parser.add_argument("--score_split", choices=("dev", "train"), default="dev", help="what scores (default dev)")
@@ -78,13 +78,13 @@ def main(argv=None):
     sort_units(teacher, scores[args.score])
     by_sparsity = {s: evaluate(cut(teacher, s), reporting, task.metric, batch_size, dtype) for s in SPARSITIES}
 
-    run.save("ckpt", teacher, tokenizer, write=lambda folder: save_scores(folder, **scores))
     losses = distillation_loss(student_logits, teacher_logits, scoring, args.temperature, args.alpha)
     metrics = {
         "student": evaluate(student, reporting, task.metric, batch_size, dtype),
         "sparsity": by_sparsity,
         "distillation_loss_per_dev_batch": group_means(losses),
     }
+    run.save("ckpt", teacher, tokenizer, result=metrics, write=lambda folder: save_scores(folder, **scores))
     run.finish(metrics, ("sparsity", *by_sparsity[0]), ((s, *row.values()) for s, row in by_sparsity.items()))
 
 

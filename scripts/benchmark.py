@@ -45,7 +45,7 @@ STAGES = ("score", "rewind")
 
 
 def parse_args(argv=None):
-    parser = argument_parser(__doc__, model_types=("kd",))
+    parser = argument_parser(__doc__, "benchmark", model_types=("kd",))
     add_student_flags(parser)
     parser.add_argument("--model_path", default="bert-base-uncased", help="any BERT (default bert-base-uncased)")
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU if there is one")

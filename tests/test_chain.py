@@ -173,3 +173,30 @@ def test_a_student_of_other_layers_has_a_folder_of_its_own(tmp_path, monkeypatch
     assert read(folder / "config.json")["num_hidden_layers"] == 2
     run_sparsification.main([*paths[:2], "--student_layer", "2", "--layer_choice", "0,2"])
     assert (tmp_path / "outputs/stark/layer_dropped/kd_2-0.2_rte_0.5/ckpt").is_dir()
+
+
+def test_every_checkpoint_says_what_it_is_and_curves_go_to_a_tracker(tmp_path, monkeypatch, teacher_folder):
+    write_task(tmp_path / "datasets", "rte")
+    monkeypatch.chdir(tmp_path)
+    paths = ["--teacher_model_path", str(teacher_folder), "--student_model_path", str(teacher_folder)]
+    run_distillation.main([*QUICK, *paths, "--student_layer", "2", "--report_to", "tensorboard"])
+    folder = tmp_path / "outputs/distil/layer_dropped/kd_2_rte"
+    card, metrics = (folder / "ckpt" / "README.md").read_text(), read(folder / "metrics.json")
+    assert "This is a student for RTE, distilled from the dense teacher." in card
+    assert f"| metrics | acc {metrics['report']['acc']:.4f} |" in card
+    assert "| layers | 2 |" in card
+    assert "| --learning_rate | 0.001 |" in card
+    [digest] = {line.split("sha256 ")[1] for line in card.splitlines() if "sha256" in line}  # one teacher, one start
+    assert digest.startswith(read(folder / "args.json")["inputs"]["teacher_model_path"])
+    events = [path for path in folder.rglob("events.out.tfevents.*")]
+    assert any(b"ckpt/loss" in path.read_bytes() for path in events)
+
+
+def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch, teacher_folder, capsys):
+    write_task(tmp_path / "datasets", "rte")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        run_finetuning.main(["--model_path", str(teacher_folder), "--report_to", "wandb"])
+    assert stop.value.code == 2
+    assert "--report_to wandb: not installed: pip install wandb" in capsys.readouterr().err
+    assert not (tmp_path / "outputs").exists()

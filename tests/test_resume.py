@@ -201,6 +201,7 @@ def test_a_disk_that_is_full_is_one_line_and_nothing_is_lost(workplace, capfd):
     run_distillation.main([*FLAGS, *PATHS])
     folder = Path("outputs/distil/layer_dropped/kd_2_rte")
     before = {path.name: path.read_bytes() for path in (folder / "ckpt").iterdir()}
+    run_metrics = (folder / "metrics.json").read_bytes()
     capfd.readouterr()
     for flags in (["--save_interval", "1"], ["--save_interval", "1000"]):
         process = multiprocessing.get_context("fork").Process(
@@ -212,6 +213,11 @@ def test_a_disk_that_is_full_is_one_line_and_nothing_is_lost(workplace, capfd):
         assert process.exitcode == 1
         assert [line for line in error.splitlines() if line.startswith("error: ")] == error.splitlines()[-1:]
         assert {path.name: path.read_bytes() for path in (folder / "ckpt").iterdir()} == before
+        assert (folder / "metrics.json").read_bytes() == run_metrics
+    # what was to be replaced is not taken for finished
+    run_distillation.main([*FLAGS, *PATHS])
+    assert (folder / "metrics.json").read_bytes() != run_metrics
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
 
 
 def test_a_loss_that_is_not_a_number_stops_and_keeps_the_best_so_far(workplace, capsys):

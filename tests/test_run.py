@@ -14,7 +14,8 @@ from utils.run import Run, entry_point, table
 
 def make_run(folder) -> Run:
     flags = {"seed": 1, "use_cpu": True, "compile": False, "no_exact_shortcuts": False, "overwrite": False}
-    run = Run(argparse.Namespace(task_name="rte", data_dir="nowhere", **flags), folder)
+    paths = {"data_dir": "nowhere", "output_dir": str(folder)}
+    run = Run(argparse.Namespace(stage="finetuning", task_name="rte", selection_split="dev", **paths, **flags), folder)
     run.open()
     return run
 
@@ -27,19 +28,19 @@ class Breaks:
 
 def test_a_failed_save_leaves_the_earlier_checkpoint_as_it_was(tmp_path):
     run, model = make_run(tmp_path / "out"), PrunableBert(small_config())
-    run.save("ckpt", model)
+    run.save("ckpt", model, result={})
     before = {path.name: path.read_bytes() for path in (tmp_path / "out" / "ckpt").iterdir()}
     with pytest.raises(OSError, match="disk full"):
-        run.save("ckpt", model, Breaks())
+        run.save("ckpt", model, Breaks(), result={})
     assert {path.name: path.read_bytes() for path in (tmp_path / "out" / "ckpt").iterdir()} == before
-    run.save("ckpt", model)
+    run.save("ckpt", model, result={})
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["args.json", "ckpt", "log.txt"]
 
 
 def test_a_save_replaces_what_was_there(tmp_path):
     run = make_run(tmp_path)
-    run.save("ckpt", PrunableBert(small_config()), write=lambda folder: (folder / "extra").write_text("1"))
-    run.save("ckpt", PrunableBert(small_config(num_hidden_layers=1)))
+    run.save("ckpt", PrunableBert(small_config()), result={}, write=lambda folder: (folder / "extra").write_text("1"))
+    run.save("ckpt", PrunableBert(small_config(num_hidden_layers=1)), result={})
     assert not (tmp_path / "ckpt" / "extra").exists()
     assert len(PrunableBert.from_pretrained(tmp_path / "ckpt").layers) == 1
 

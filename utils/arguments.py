@@ -18,6 +18,7 @@ from utils.errors import InputError
 from utils.flags import layer_choice, number, sparsity
 from utils.glue import TASKS, task_folder
 from utils.metrics import NAMES
+from utils.trackers import TRACKERS
 from utils.training import Recipe
 
 logger = logging.getLogger("stark")
@@ -35,9 +36,10 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def argument_parser(doc: str, model_types: tuple[str, ...]) -> Parser:
+def argument_parser(doc: str, stage: str, model_types: tuple[str, ...]) -> Parser:
     """A parser with the flags that all stages have; `model_types` are the stage's, the default first."""
     parser = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.set_defaults(stage=stage)
     add = parser.add_argument_group("task and data").add_argument
     add("--task_name", choices=tuple(TASKS), default="rte", help="GLUE task (default rte)")
     add("--data_dir", default="datasets", help="folder that holds the tasks' folders of TSV files (default datasets)")
@@ -126,6 +128,12 @@ def add_training_flags(parser: Parser, do_flag: str) -> None:
         "--save_interval",
         type=number(int, 1),
         help="updates between saves of the training state (default at evaluations, once a minute at most)",
+    )
+    add(
+        "--report_to",
+        choices=TRACKERS,
+        default="none",
+        help="training curves beside metrics.json; the package must be there (default none)",
     )
     add("--selection_metric", help="dev metric that selects the best weights (default the task's own)")
     add(do_flag, action="store_true", help="as in the paper's scripts; it is what the script does anyway")

@@ -20,16 +20,18 @@ from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
 from utils import processes
+from utils.card import model_card
 from utils.errors import InputError
-from utils.files import fingerprint, lock, read_json, recover, release, write_json, written_beside
+from utils.files import fingerprint, lock, read_json, recover, release, write_json, write_text, written_beside
 from utils.glue import Task, split_path, write_submission
 from utils.metrics import predictions_of
 from utils.resume import StateFile
+from utils.trackers import Tracker
 
 logger = logging.getLogger("stark")
 RESULT = "metrics.json"
 # flags that change no result, or only which part of it is made
-FREE = {"data_dir", "debug", "output_dir", "overwrite", "save_interval", "teacher_sparsity"}
+FREE = {"data_dir", "debug", "output_dir", "overwrite", "report_to", "save_interval", "stage", "teacher_sparsity"}
 
 
 class _Console(logging.Handler):
@@ -49,6 +51,7 @@ class Run:
     def __init__(self, args: argparse.Namespace, folder: Path):
         """Seed, device, log; raises InputError if the folder holds a run with other arguments."""
         self.args, self.folder, self.started = args, folder, time.perf_counter()
+        self.script = f"run_{args.stage}.py"
         self.device = processes.start(args.use_cpu)
         torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; changes nothing on a CPU
         set_seed(args.seed)
@@ -60,8 +63,8 @@ class Run:
         console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         logger.addHandler(console)
         if processes.count() > 1 and "num_train_epochs" not in args:
-            raise InputError(f"{Path(sys.argv[0]).name}: runs on one process, found {processes.count()}: no torchrun")
-        self.settings = settings(args)
+            raise InputError(f"{self.script}: runs on one process, found {processes.count()}: no torchrun")
+        self.settings, self.tracker = settings(args), Tracker(getattr(args, "report_to", "none"))
         self._refuse_another_run()
 
     def _refuse_another_run(self) -> None:
@@ -77,7 +80,8 @@ class Run:
         """Whether the same arguments have written metrics.json and these checkpoints already; says so."""
         there = (self.folder / RESULT, *(self.folder / name / "config.json" for name in names))
         same = not differences(read_json(self.folder / "args.json"), self.settings)
-        if self.args.overwrite or not same or not all(path.is_file() for path in there):
+        stale = any(self._beside(name, "stale").exists() for name in names)
+        if self.args.overwrite or not same or stale or not all(path.is_file() for path in there):
             return False
         logger.info("%s: finished before with the same arguments; --overwrite starts afresh", self.folder)
         return True
@@ -92,22 +96,22 @@ class Run:
         if processes.is_main():
             self.folder.mkdir(parents=True, exist_ok=True)
             for name in names:
-                lock(self.folder / f".{name}.lock")
+                lock(self._beside(name, "lock"))
                 recover(self.folder / name)
             if self.args.overwrite:
-                # another run's checkpoints are all stale; of the same, those that are made again
+                # another run's checkpoints are all stale, of the same those made again; they stay until replaced
                 others = differences(read_json(self.folder / "args.json"), self.settings)
                 for name in [path.name for path in self.folder.glob("ckpt*")] if others else names:
-                    (self.folder / name / RESULT).unlink(missing_ok=True)
-                    self._state_path(name).unlink(missing_ok=True)
-                (self.folder / RESULT).unlink(missing_ok=True)
+                    self._beside(name, "stale").touch()
+                    self._beside(name, "state").unlink(missing_ok=True)
             write_json(self.folder / "args.json", {**self.settings, **versions()})
             handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             logger.addHandler(handler)
         processes.wait()
-        script, shared = Path(sys.argv[0]).name, f" x {processes.count()}" if processes.count() > 1 else ""
-        logger.info("%s on %s%s, writing to %s", script, self.device, shared, self.folder)
+        self.tracker.start(self.folder, self.settings)
+        shared = f" x {processes.count()}" if processes.count() > 1 else ""
+        logger.info("%s on %s%s, writing to %s", self.script, self.device, shared, self.folder)
 
     def place(self, model: torch.nn.Module) -> torch.nn.Module:
         """The model on the run's device, compiled if the flags say so."""
@@ -119,21 +123,21 @@ class Run:
 
     def state(self, name: str) -> StateFile:
         """Where the training of the checkpoint of this name keeps its state."""
-        return StateFile(self._state_path(name), self.args.save_interval)
+        return StateFile(self._beside(name, "state"), self.args.save_interval)
 
-    def _state_path(self, name: str) -> Path:
-        return self.folder / f".{name}.state"
+    def _beside(self, name: str, kind: str) -> Path:
+        return self.folder / f".{name}.{kind}"
 
     def save(
         self,
         name: str,
         *parts: Any,
+        result: dict[str, Any],
         write: Callable[[Path], None] | None = None,
-        result: dict[str, Any] | None = None,
     ) -> None:
         """A checkpoint folder: each part (model, tokenizer) writes itself by save_pretrained, `write` adds to it.
 
-        `result` is what its training came to, for a run of several checkpoints.
+        `result` is what its training came to, for the model card and for runs of several checkpoints.
         """
         if processes.is_main():
             with written_beside(self.folder / name) as beside:
@@ -141,14 +145,16 @@ class Run:
                     part.save_pretrained(beside)
                 if write:
                     write(beside)
-                if result:
-                    write_json(beside / RESULT, result)
-            self._state_path(name).unlink(missing_ok=True)
+                write_json(beside / RESULT, result)
+                card = model_card(name, self.settings, parts[0].config, result)
+                write_text(beside / "README.md", card)
+            for kind in ("stale", "state"):
+                self._beside(name, kind).unlink(missing_ok=True)
         processes.wait()
 
     def result(self, name: str) -> dict[str, Any]:
         """What was saved with a checkpoint; {} if it is not finished."""
-        return read_json(self.folder / name / RESULT)
+        return {} if self._beside(name, "stale").exists() else read_json(self.folder / name / RESULT)
 
     def results(self) -> dict[str, dict[str, Any]]:
         """By name, of all finished checkpoints in the folder, whichever process made them.
@@ -159,7 +165,7 @@ class Run:
             lock(self.folder / ".metrics.lock", wait=True)
         processes.wait()
         names = sorted(path.parent.name for path in self.folder.glob(f"ckpt*/{RESULT}"))
-        return {name: self.result(name) for name in names}
+        return {name: result for name in names if (result := self.result(name))}
 
     def submit(self, task: Task, logits: torch.Tensor) -> None:
         """Write GLUE's file for the test set, from logits (N, C) in file order."""
@@ -181,6 +187,7 @@ class Run:
         seconds = round(time.perf_counter() - self.started, 1)
         if processes.is_main():
             write_json(self.folder / RESULT, {**metrics, "seconds": seconds})
+        self.tracker.stop()
         logger.info("done in %.1f s\n%s", seconds, table(header, rows))
         logger.info("written to %s", self.folder)
         if diverged:

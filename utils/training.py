@@ -77,7 +77,14 @@ class Progress:
         self.losses[self.update % len(self.losses)] = loss
         self.update += 1
 
-    def note(self, model: nn.Module, evaluate: Callable[[], Metrics], metric: str, per_epoch: int) -> None:
+    def note(
+        self,
+        model: nn.Module,
+        evaluate: Callable[[], Metrics],
+        metric: str,
+        per_epoch: int,
+        report: Callable[[dict], None] | None,
+    ) -> None:
         """Evaluate, and keep the weights if they are the best so far.
 
         Raises:
@@ -94,6 +101,8 @@ class Progress:
         self.losses.zero_()
         epoch = round(self.update / per_epoch, 3)
         self.history.append({"update": self.update, "epoch": epoch, "loss": loss, **metrics})
+        if report:
+            report(self.history[-1])
         if not self.best or metrics[metric] > self.best[metric]:
             self.best, self.best_update, self.best_weights = metrics, self.update, copy.deepcopy(model.state_dict())
 
@@ -126,6 +135,7 @@ def fit(
     evaluate: Callable[[], Metrics],
     selection_metric: str,
     saved: StateFile | None = None,
+    report: Callable[[dict], None] | None = None,
 ) -> Result:
     """Train, evaluate at intervals and at the end, stop early, and leave the model with its best weights.
 
@@ -137,6 +147,7 @@ def fit(
         evaluate: the model's dev metrics.
         selection_metric: the one of them that decides which weights are best.
         saved: where the state is kept as training goes on, and taken from if it is there.
+        report: takes each evaluation, an entry of the result's history.
 
     The order of examples and the dropout depend on recipe.seed alone, not on what ran before; training that goes on
     from a saved state ends where it would have ended without a stop.
@@ -160,7 +171,7 @@ def fit(
             progress.add(step(examples, ids))
             progress.seconds = time.perf_counter() - start
             if evaluated := progress.update % interval == 0 or progress.update == total:
-                progress.note(model, evaluate, selection_metric, per_epoch)
+                progress.note(model, evaluate, selection_metric, per_epoch, report)
                 bar.set_postfix({name: f"{progress.history[-1][name]:.4f}" for name in ("loss", selection_metric)})
                 stuck = progress.update - progress.best_update >= patience
                 if stuck:

@@ -1,0 +1,68 @@
+"""The README.md of a checkpoint: what it is, what it came to, where it comes from, how it was made."""
+
+from pathlib import Path
+from typing import Any
+
+from utils.glue import TASKS
+
+STAGES = {
+    "finetuning": "BERT fine-tuned on {task}: a dense teacher",
+    "pruning": "a teacher for {task} whose heads and neurons are sorted by expressiveness",
+    "distillation": "a student for {task}, distilled from the dense teacher",
+    "sparsification": "a teacher for {task} whose heads and neurons are sorted by knowledgeableness",
+    "rewinding": "a student for {task}, distilled from a sparse teacher",
+}
+KEPT_APART = ("inputs", "stage", "task_name", "debug", "overwrite", "save_interval")
+
+
+def model_card(name: str, settings: dict[str, Any], config: Any, result: dict[str, Any]) -> str:
+    """Markdown with the front matter that the hub reads.
+
+    Args:
+        name: of the checkpoint, ckpt or ckpt_<teacher sparsity>.
+        settings: as utils.run.settings gives them.
+        config: the model's; its widths are said in words.
+        result: metrics, as far as there are any: "report" or "dev", "teacher".
+    """
+    task = TASKS[settings["task_name"]].title
+    what = STAGES[settings["stage"]].format(task=task)
+    sparsity = getattr(config, "sparsity", "0")
+    facts = [
+        ("task", f"GLUE {task}"),
+        ("layers", config.num_hidden_layers),
+        ("heads and neurons removed", f"{sparsity} %"),
+        ("teacher sparsity", f"{name.removeprefix('ckpt_')} %" if name != "ckpt" else None),
+        ("metrics", _numbers(result.get("report") or result.get("dev"))),
+        ("its teacher's", _numbers(result.get("teacher"))),
+        ("selected on", "half of dev, reported on the other" if settings["selection_split"] == "half" else "dev"),
+    ]
+    lineage = [
+        (flag, f"`{settings[flag]}`, sha256 {digest}")
+        for flag, digest in settings["inputs"].items()
+        if flag in settings
+    ]
+    made = [(f"--{flag}", value) for flag, value in sorted(settings.items()) if flag not in KEPT_APART]
+    return "\n".join(
+        [
+            "---\nlanguage: en\ntags: [bert, glue, knowledge-distillation, pruning]\n---\n",
+            f"# {Path(settings['output_dir']).name}/{name}\n",
+            f"This is {what}.\n",
+            *_table(("fact", ""), facts),
+            "\nIt is loaded with `PrunableBert.from_pretrained` of the repository that made it, cut or not.\n",
+            "## Where it comes from\n",
+            *_table(("from", "what"), lineage),
+            "\n## How it was made\n",
+            *_table((f"run_{settings['stage']}.py", ""), made),
+            "",
+        ]
+    )
+
+
+def _numbers(metrics: dict[str, float] | None) -> str | None:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()) if metrics else None
+
+
+def _table(header: tuple[str, str], rows: list[tuple[str, Any]]) -> list[str]:
+    """Of the rows that have a value."""
+    lines = [f"| {key} | {value} |" for key, value in rows if value is not None]
+    return [f"| {header[0]} | {header[1]} |", "|---|---|", *lines]
