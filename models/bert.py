@@ -68,7 +68,7 @@ class SelfAttention(nn.Module):
     ) -> Tensor:
         """(B, T, D), (B, 1, 1, T) of 0 or -inf -> (B, T, H * size), or (B, 1, H * size) for the first token only."""
         if self.heads == 0:  # all heads cut: the output projection sees nothing and adds its bias
-            return hidden.new_zeros(len(hidden), 1 if only_first else hidden.shape[1], 0)
+            return hidden.new_zeros(hidden.shape[0], 1 if only_first else hidden.shape[1], 0)
         context = (self._of_first if only_first else self._of_all)(hidden, masked)  # (B, T, H, size)
         if head_mask is not None:
             context = context * head_mask[..., None, : self.heads, None]
@@ -233,7 +233,8 @@ def load_model(path: str, labels: tuple[str, ...], fine_tuned: bool = True) -> P
         if config.get("model_type") != "bert":
             raise CheckpointError(f"{path}: a checkpoint of type {config.get('model_type')}, expected bert")
         config = BertConfig.from_dict(config)
-        names, config.id2label = tuple(config.id2label.values()), dict(enumerate(labels or ("score",)))
+        names = tuple(name for _, name in sorted(config.id2label.items()))
+        config.id2label = dict(enumerate(labels or ("score",)))
         config.label2id = {name: index for index, name in config.id2label.items()}
         model, info = PrunableBert.from_pretrained(
             path, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True

@@ -194,6 +194,10 @@ def test_labels_in_another_order_are_mapped_by_name(teacher_folder):
     swapped = load_model(str(teacher_folder), LABELS).eval()
     torch.testing.assert_close(swapped(*batch), plain.flip(-1))
     assert swapped.config.id2label == {0: "not_entailment", 1: "entailment"}
+    # written in another order, but numbered as before
+    config["id2label"] = {"1": "entailment", "0": "not_entailment"}
+    (teacher_folder / "config.json").write_text(json.dumps(config))
+    torch.testing.assert_close(load_model(str(teacher_folder), LABELS).eval()(*batch), plain)
 
 
 def test_a_classifier_for_other_labels_is_refused(teacher_folder):

@@ -1,0 +1,222 @@
+"""Exports a checkpoint for other programs: ONNX, or Hugging Face's BertForSequenceClassification.
+
+    python scripts/export.py --model_path outputs/distil/parameter_pruned/kd_70_rte/ckpt --format onnx
+    python scripts/export.py --model_path outputs/distil/layer_dropped/kd_4_rte/ckpt --format huggingface
+
+Both folders get config.json and the tokenizer's files. `onnx` takes every model, cut or not: model.onnx has the inputs
+input_ids, token_type_ids and attention_mask, int64 (batch, length) of any sizes up to what the model takes, and the
+output logits (batch, classes); onnxruntime must give torch's logits to 1e-4, or nothing is written. `huggingface` takes
+models whose layers are all at full width; to the library BERT has as many heads and neurons in every layer.
+"""
+
+import argparse
+import copy
+import importlib
+import itertools
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.bert import PrunableBert, load_model
+from models.units import CheckpointError
+from utils.arguments import Parser
+from utils.batches import load_tokenizer
+from utils.errors import InputError
+from utils.files import fingerprint, lock, read_json, written_beside
+from utils.run import entry_point
+
+TOLERANCE = 1e-4  # between the logits of torch and of onnxruntime
+BATCHES, LENGTHS = (1, 2, 8), (4, 32)  # that are compared, with the longest length there is
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+NAMES = {"cls.0.": "bert.pooler.dense.", "cls.3.": "classifier."}  # ours -> Hugging Face's; all others are the same
+
+
+def parse_args(argv=None):
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    add = parser.add_argument
+    add("--model_path", required=True, help="checkpoint folder of a model with a classifier")
+    add("--format", choices=tuple(WRITERS), required=True, help="what to write")
+    add("--output_dir", help="folder, replaced if an export wrote it (default <model_path>/../<format>)")
+    add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
+    return parser.parse_args(argv)
+
+
+def load_for_inference(path: str) -> PrunableBert:
+    """The model of a checkpoint folder in eval mode on the CPU, with the classes that its config.json names.
+
+    One class is regression. Raises CheckpointError or InputError if there is no such folder, or no model with a
+    classifier in it.
+    """
+    if not Path(path, "config.json").is_file():
+        raise CheckpointError(f"{path}: no folder with a config.json, expected a checkpoint")
+    config = read_json(Path(path, "config.json"))
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: config.json holds no object, expected a checkpoint's")
+    names = config.get("id2label")
+    if names is None:
+        names = {str(index): f"LABEL_{index}" for index in range(config.get("num_labels", 2))}
+    if not isinstance(names, dict) or not names or list(names) != [str(index) for index in range(len(names))]:
+        raise CheckpointError(f"{path}: id2label of config.json: expected the classes' names by 0, 1, ... in order")
+    return load_model(path, tuple(names.values()) if len(names) > 1 else ()).eval()
+
+
+def default_folder(model_path: str, kind: str) -> Path:
+    """Where a checkpoint is exported to if no other place is given: <model_path>/../<kind>."""
+    return Path(os.path.normpath(Path(model_path, "..", kind)))
+
+
+def source_of(model_path: str) -> str:
+    """A digest of a checkpoint's configuration and weights, which its exports carry in their config.json."""
+    folder = Path(model_path)
+    return fingerprint([folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.bin")])
+
+
+def widths(model: PrunableBert) -> list[tuple[int, int]]:
+    """Heads and neurons that each layer has."""
+    return [(layer.attention["self"].heads, layer.intermediate["dense"].out_features) for layer in model.layers]
+
+
+def random_inputs(config: Any, batch: int, length: int, padded: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids, token types and attention mask, each (B, T), always the same; `padded` rows are of all lengths."""
+    generator = torch.Generator().manual_seed(batch * length)
+    lengths = torch.linspace(length, 2, batch).long() if padded else torch.full((batch,), length)
+    mask = (torch.arange(length) < lengths[:, None]).long()
+    sizes = (config.vocab_size, config.type_vocab_size)
+    ids, types = (torch.randint(size, (batch, length), generator=generator) for size in sizes)
+    return ids, types, mask
+
+
+def open_session(path: Path) -> Any:
+    """An onnxruntime session on the CPU, with as many threads as torch has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def onnx_logits(session: Any, inputs: tuple[Tensor, Tensor, Tensor]) -> np.ndarray:
+    """What onnxruntime says, (B, C), of token ids, token types and attention mask, each (B, T) of any whole type."""
+    return session.run(None, {name: part.long().numpy() for name, part in zip(INPUTS, inputs, strict=True)})[0]
+
+
+def write_onnx(model: PrunableBert, folder: Path) -> str:
+    """Write model.onnx and compare it with torch; the largest difference of logits, in words.
+
+    Raises FloatingPointError if it is above TOLERANCE.
+    """
+    longest, exported = model.config.max_position_embeddings, copy.deepcopy(model)
+    exported.compute_plainly()
+    dynamic = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("length", min=1, max=longest)}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # the exporter's of itself
+        torch.onnx.export(
+            exported,
+            random_inputs(model.config, 3, min(7, longest), padded=True),
+            folder / "model.onnx",
+            dynamo=True,
+            input_names=INPUTS,
+            output_names=["logits"],
+            dynamic_shapes=dict.fromkeys(INPUTS, dynamic),
+            external_data=False,
+            verbose=False,
+        )
+        session, differences = open_session(folder / "model.onnx"), []
+        for batch, length in itertools.product(BATCHES, sorted({*(n for n in LENGTHS if n < longest), longest})):
+            inputs = random_inputs(model.config, batch, length, padded=True)
+            differences.append(np.abs(onnx_logits(session, inputs) - exported(*inputs).numpy()).max())
+    largest = np.max(differences)
+    if not largest <= TOLERANCE:  # not a number is none either
+        raise FloatingPointError(f"onnxruntime's logits are {largest:.1e} off torch's, expected {TOLERANCE} at most")
+    model.config.save_pretrained(folder)
+    return f"onnxruntime's logits are within {largest:.1e} of torch's in {len(differences)} shapes"
+
+
+def write_huggingface(model: PrunableBert, folder: Path) -> str:
+    """Write configuration and weights as BertForSequenceClassification has them; how to load them, in words.
+
+    The classifier's first layer and its tanh are BERT's pooler.
+    """
+    config = copy.deepcopy(model.config)
+    for name in ("sparsity", "sparsity_map"):
+        if hasattr(config, name):
+            delattr(config, name)
+    config.architectures, config.classifier_dropout = ["BertForSequenceClassification"], model.cls[2].p
+    if config.num_labels == 1:
+        config.problem_type = "regression"
+    weights = {}
+    for name, weight in model.state_dict().items():
+        weights[NAMES.get(name[:6], name[:6]) + name[6:]] = weight.contiguous()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(folder)
+    return "AutoModelForSequenceClassification.from_pretrained loads it"
+
+
+WRITERS = {"onnx": write_onnx, "huggingface": write_huggingface}
+
+
+def check_packages() -> None:
+    """Raise InputError if what ONNX takes is not installed."""
+    try:
+        for name in PACKAGES:
+            importlib.import_module(name)
+    except ImportError:
+        raise InputError(f"--format onnx: {name} is missing: pip install {' '.join(PACKAGES)}") from None
+
+
+def check_full_width(model: PrunableBert) -> None:
+    """Raise CheckpointError if a layer is cut."""
+    full = (model.config.num_attention_heads, model.config.intermediate_size)
+    for index, (heads, neurons) in enumerate(widths(model)):
+        if (heads, neurons) != full:
+            raise CheckpointError(
+                f"--format huggingface: layer {index} has {heads} of {full[0]} heads and {neurons} of {full[1]} "
+                "neurons left, and Hugging Face's BERT has them all in every layer; --format onnx takes cut models"
+            )
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise InputError if the folder has no place, or holds what no export wrote: it would be lost."""
+    if folder.name in ("", ".."):
+        raise InputError(f"--output_dir {folder}: expected a folder by its name")
+    if not folder.parent.is_dir():
+        raise InputError(f"--output_dir {folder}: there is no folder {folder.parent} to make it in")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: a file, expected a folder")
+    if folder.is_dir() and any(folder.iterdir()) and "export_source" not in read_json(folder / "config.json"):
+        raise InputError(f"{folder}: holds files that no export wrote; give another --output_dir")
+
+
+@entry_point(CheckpointError)
+def main(argv=None):
+    args = parse_args(argv)
+    if args.format == "onnx":
+        check_packages()
+    folder = Path(args.output_dir) if args.output_dir else default_folder(args.model_path, args.format)
+    model, tokenizer = load_for_inference(args.model_path), load_tokenizer(args.model_path)
+    if args.format == "huggingface":
+        check_full_width(model)
+    check_replaceable(folder)
+    model.config.export_source = source_of(args.model_path)
+    lock(folder.with_name(f".{folder.name}.lock"))
+    with written_beside(folder) as beside:
+        beside.mkdir()
+        said = WRITERS[args.format](model, beside)
+        tokenizer.save_pretrained(beside)
+    print(f"written to {folder}; {said}")
+
+
+if __name__ == "__main__":
+    main()

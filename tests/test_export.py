@@ -1,0 +1,169 @@
+"""Exports say what the checkpoint says, cut or not; what cannot be exported is refused; what a model costs."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import random_batch, small_config, write_vocabulary
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from models.bert import PrunableBert
+from models.pruning import drop_layers
+from scripts import export, inspect_model
+
+RTE = {"id2label": {0: "not_entailment", 1: "entailment"}}
+SCORE = {"id2label": {0: "score"}}
+# layer 0 keeps neither, layer 1 keeps one head and no neuron, layer 2 keeps both in part
+CUT = {
+    "sparsity": "50",
+    "sparsity_map": {"50": {"head": {"0": 4, "1": 3, "2": 1}, "neuron": {"0": 32, "1": 32, "2": 10}}},
+}
+
+
+def write_model(folder: Path, layers: list[int] | None = None, **changes) -> PrunableBert:
+    """A random checkpoint with some of its layers."""
+    torch.manual_seed(0)
+    model = PrunableBert(small_config(**changes)).eval()
+    model = drop_layers(model, layers) if layers else model
+    model.save_pretrained(folder)
+    write_vocabulary(folder)
+    return model
+
+
+def refused(capsys, *flags: str, script=export, status: int = 2) -> str:
+    """The one line that refuses these flags, which leave nothing behind."""
+    before = sorted(Path().rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        script.main(list(flags))
+    assert stop.value.code == status
+    assert sorted(Path().rglob("*")) == before
+    [line] = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("layers", "changes"), [(None, {**RTE, **CUT}), ([0, 2], SCORE)], ids=["cut", "dropped"])
+def test_onnx_says_what_the_checkpoint_says_at_any_shape(capsys, layers, changes):
+    model = write_model(Path("run", "ckpt"), layers, **changes)
+    export.main(["--model_path", "run/ckpt", "--format", "onnx"])
+    output = capsys.readouterr()
+    assert output.out.startswith("written to run/onnx; onnxruntime's logits are within ")
+    assert not output.err
+    session = export.open_session(Path("run/onnx/model.onnx"))
+    assert [part.name for part in session.get_inputs()] == ["input_ids", "token_type_ids", "attention_mask"]
+    assert [part.name for part in session.get_outputs()] == ["logits"]
+    for rows, width in ((1, 2), (5, 11), (3, 40)):
+        batch = random_batch(model.config, rows, width)
+        with torch.inference_mode():
+            expected = model(*batch)
+        torch.testing.assert_close(torch.from_numpy(export.onnx_logits(session, batch)), expected, atol=1e-5, rtol=0)
+    config = json.loads(Path("run/onnx/config.json").read_text())
+    assert list(config["id2label"].values()) == list(changes["id2label"].values())
+    assert (
+        AutoTokenizer.from_pretrained("run/onnx").get_vocab() == AutoTokenizer.from_pretrained("run/ckpt").get_vocab()
+    )
+    assert sorted(path.name for path in Path("run").iterdir()) == ["ckpt", "onnx"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "changes"),
+    [(None, {**RTE, "sparsity": "0", "sparsity_map": {"0": {"head": {}, "neuron": {}}}}), ([0, 2], RTE), ([1], SCORE)],
+    ids=["sorted", "dropped", "regression"],
+)
+def test_the_library_loads_a_full_width_model_as_its_own(layers, changes):
+    model = write_model(Path("ckpt"), layers, **changes)
+    export.main(["--model_path", "ckpt", "--format", "huggingface"])
+    theirs, info = AutoModelForSequenceClassification.from_pretrained("huggingface", output_loading_info=True)
+    assert not any(info.values())
+    ids, types, mask = random_batch(model.config)
+    with torch.inference_mode():
+        says = theirs.eval()(input_ids=ids, token_type_ids=types, attention_mask=mask.long()).logits
+        torch.testing.assert_close(says, model(ids, types, mask), atol=1e-5, rtol=0)
+    assert theirs.config.id2label == changes["id2label"]
+    assert theirs.config.label2id == {name: index for index, name in changes["id2label"].items()}
+    config = json.loads(Path("huggingface/config.json").read_text())
+    assert config["architectures"] == ["BertForSequenceClassification"]
+    assert not {"sparsity", "sparsity_map"} & set(config)
+    assert config.get("problem_type") == ("regression" if changes is SCORE else None)
+
+
+def test_cut_widths_are_no_hugging_face_model(capsys):
+    write_model(Path("ckpt"), **{**RTE, **CUT})
+    line = refused(capsys, "--model_path", "ckpt", "--format", "huggingface")
+    assert "layer 0 has 0 of 4 heads and 0 of 32 neurons left" in line
+
+
+def test_logits_that_onnxruntime_does_not_give_leave_nothing_behind(capsys):
+    model = write_model(Path("ckpt"), [0], **RTE)
+    torch.nn.init.constant_(model.cls[3].bias, torch.nan)
+    model.save_pretrained("ckpt")
+    line = refused(capsys, "--model_path", "ckpt", "--format", "onnx", status=1)
+    assert line == "error: onnxruntime's logits are nan off torch's, expected 0.0001 at most"
+
+
+def test_an_export_is_replaced_and_other_files_are_not(capsys):
+    write_model(Path("ckpt"), **RTE)
+    flags = ["--model_path", "ckpt", "--format", "huggingface", "--output_dir"]
+    export.main([*flags, "to"])
+    export.main([*flags, "to"])
+    capsys.readouterr()
+    assert "ckpt: holds files that no export wrote" in refused(capsys, *flags, "ckpt")
+    assert "--output_dir .: expected a folder by its name" in refused(capsys, *flags, ".")
+    assert "config.json: a file, expected a folder" in refused(capsys, *flags, "to/config.json")
+    assert "there is no folder no to make it in" in refused(capsys, *flags, "no/to")
+
+
+def test_checkpoints_that_cannot_be_exported_are_refused(capsys, bert_folder, monkeypatch):
+    flags = ["--format", "onnx", "--model_path"]
+    assert "no: no folder with a config.json" in refused(capsys, *flags, "no")
+    assert "no classifier for 2 classes" in refused(capsys, *flags, str(bert_folder))
+    write_model(Path("ckpt"), **RTE)
+    config = json.loads(Path("ckpt/config.json").read_text())
+    for wrong in ({"1": "a", "0": "b"}, {}, ["a", "b"]):
+        Path("ckpt/config.json").write_text(json.dumps({**config, "id2label": wrong}))
+        assert "ckpt: id2label of config.json" in refused(capsys, *flags, "ckpt")
+    Path("ckpt/config.json").write_text("[]")
+    assert "ckpt: config.json holds no object" in refused(capsys, *flags, "ckpt")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # what Python does for a package that is not there
+    line = refused(capsys, *flags, "ckpt")
+    assert line == "error: --format onnx: onnxscript is missing: pip install onnx onnxscript onnxruntime"
+
+
+def test_a_model_and_its_teacher_are_measured_side_by_side(capsys):
+    write_model(Path("student", "ckpt"), **{**RTE, **CUT})
+    write_model(Path("teacher", "ckpt"), **RTE)
+    export.main(["--model_path", "student/ckpt", "--format", "onnx"])
+    flags = ["--model_path", "student/ckpt", "--teacher_model_path", "teacher/ckpt", "--repeats", "10", "--use_cpu"]
+    inspect_model.main([*flags, "--json", "costs.json"])
+    output = capsys.readouterr().out
+    assert f"torch {torch.__version__}" in output
+    assert "teacher/ckpt: not exported to teacher/onnx, so torch only" in output
+    costs = json.loads(Path("costs.json").read_text())
+    assert costs["model"]["heads"] == {"left": [0, 1, 3], "of": 4}
+    assert costs["model"]["neurons"] == {"left": [0, 0, 24], "of": 32}
+    # D = 32, 4 heads of size 8, T = 32: 4 T D for each head's 8 columns, 2 T^2 for them, 2 T D for each neuron
+    assert costs["model"]["macs"] == {"32": 4 * 32 * 32 * 32 + 2 * 32 * 32 * 32 + 2 * 32 * 32 * 24 + 32 * 32 + 32 * 2}
+    lost = costs["teacher"]["parameters"]["others"] - costs["model"]["parameters"]["others"]
+    assert lost == 8 * (8 * (4 * 32 + 3)) + (96 - 24) * (2 * 32 + 1)
+    assert costs["teacher"]["parameters"]["embeddings"] == costs["model"]["parameters"]["embeddings"]
+    timed = [(row["runtime"], row["batch"], row["length"]) for row in costs["model"]["latency"]]
+    assert timed == [(runtime, batch, 32) for runtime in ("torch", "onnxruntime") for batch in (1, 8, 32)]
+    assert all(row["ms"] > 0 and row["examples_per_s"] > 0 for row in costs["model"]["latency"])
+    # an export of other weights is not this model's
+    write_model(Path("student", "ckpt"), **RTE)
+    inspect_model.main(["--model_path", "student/ckpt", "--use_cpu"])
+    assert "student/onnx was exported from another checkpoint" in capsys.readouterr().out
+
+
+def test_models_that_cannot_be_measured_are_refused(capsys):
+    write_model(Path("ckpt"), **RTE)
+    flags = ["--model_path", "ckpt"]
+    assert "no: no folder" in refused(capsys, *flags, "--teacher_model_path", "no", script=inspect_model)
+    assert "--json no/a: expected a file" in refused(capsys, *flags, "--json", "no/a", script=inspect_model)
+    assert "--repeats" in refused(capsys, *flags, "--repeats", "9", script=inspect_model)
