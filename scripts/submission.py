@@ -1,0 +1,145 @@
+"""Collects the files of predictions that --do_test wrote into the zip that GLUE's server takes.
+
+    python scripts/submission.py                                    # all of outputs/, one file for each task
+    python scripts/submission.py outputs/rewind/layer_dropped/kd_4_*_0.5 WNLI.tsv --output submission.zip
+
+Folders are searched with all below them for RTE.tsv, MRPC.tsv and so on; two files for one task are refused. Each must
+have a row for each example of GLUE's test set, in order, with a label of the task or a score from 0 to 5. The server
+takes complete sets only: the nine tasks (MNLI is two files) and WNLI; the diagnostic set AX is optional.
+"""
+
+import argparse
+import math
+import sys
+import zipfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from utils.arguments import Parser
+from utils.errors import InputError
+from utils.files import written_beside
+from utils.glue import NLI, TASKS
+from utils.run import entry_point, table
+
+HEADER = "index\tprediction"
+ROWS = {  # of GLUE's test sets
+    "CoLA": 1063,
+    "SST-2": 1821,
+    "MRPC": 1725,
+    "STS-B": 1379,
+    "QQP": 390965,
+    "MNLI-m": 9796,
+    "MNLI-mm": 9847,
+    "QNLI": 5463,
+    "RTE": 3000,
+    "WNLI": 146,
+    "AX": 1104,
+}
+OPTIONAL = ("AX",)
+# what a file may say, by its title; () is a score
+LABELS = {**{task.title: task.values or task.labels for task in TASKS.values()}, "AX": NLI}
+
+
+def parse_args(argv=None):
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    add = parser.add_argument
+    add("paths", nargs="*", default=["outputs"], help="folders to search, or files (default outputs)")
+    add("--output", default="submission.zip", help="zip to write (default submission.zip)")
+    add("--allow_missing", action="store_true", help="write an incomplete set, too (default: an error)")
+    add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
+    return parser.parse_args(argv)
+
+
+def find_files(paths: list[str]) -> dict[str, Path]:
+    """Title -> file, in GLUE's order, of the files that are given or lie in the folders that are.
+
+    Raises InputError if there is no such file or folder, if a given file's name is not one of GLUE's, or if two files
+    are for one task.
+    """
+    found = {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            files = [file for title in ROWS for file in sorted(path.rglob(f"{title}.tsv"))]
+        elif not path.is_file():
+            raise InputError(f"{path}: no such file or folder")
+        elif path.suffix != ".tsv" or path.stem not in ROWS:
+            raise InputError(f"{path}: not a name that GLUE knows, expected one of {_names(ROWS)}")
+        else:
+            files = [path]
+        for file in files:
+            other = found.setdefault(file.stem, file)
+            if other.resolve() != file.resolve():
+                raise InputError(f"two files for {file.stem}: {other} and {file}; name the folders to take")
+    return {title: found[title] for title in ROWS if title in found}
+
+
+def _names(titles) -> str:
+    return ", ".join(f"{title}.tsv" for title in titles)
+
+
+def read_predictions(path: Path) -> bytes:
+    """The content of a file of predictions, when it is what GLUE's server takes.
+
+    Raises InputError, with file and line, if it is not: header, indices from 0 on, labels or scores, number of rows.
+    """
+    content = path.read_bytes()
+    try:
+        lines = content.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    if lines[-1] == "":
+        lines.pop()
+    if not lines or lines[0] != HEADER:
+        raise InputError(f"{path} line 1: {''.join(lines[:1])[:40]!r}, expected {HEADER!r}")
+    for index, line in enumerate(lines[1:]):
+        _check_row(line, index, LABELS[path.stem], f"{path} line {index + 2}")
+    if len(lines) - 1 != ROWS[path.stem]:
+        raise InputError(f"{path}: {len(lines) - 1} rows, expected the {ROWS[path.stem]} of GLUE's test set")
+    return content
+
+
+def _check_row(line: str, index: int, labels: tuple[str, ...], place: str) -> None:
+    """Raise InputError if a row is not this index and one of these labels, or a score if there are none."""
+    columns = line.split("\t")
+    if len(columns) != 2:
+        raise InputError(f"{place}: {len(columns)} columns, expected 2")
+    if columns[0] != str(index):
+        raise InputError(f"{place}: index {columns[0]!r}, expected {index}")
+    if labels and columns[1] not in labels:
+        raise InputError(f"{place}: prediction {columns[1]!r}, expected one of {', '.join(labels)}")
+    if not labels and not 0 <= _number(columns[1]) <= 5:
+        raise InputError(f"{place}: prediction {columns[1]!r}, expected a number from 0 to 5")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+@entry_point()
+def main(argv=None):
+    args = parse_args(argv)
+    output = Path(args.output)
+    if output.is_dir() or not output.parent.is_dir():
+        raise InputError(f"--output {output}: expected a file in a folder that exists")
+    files = find_files(args.paths)
+    if not files:
+        raise InputError(f"{', '.join(args.paths)}: none of {_names(ROWS)}; --do_test writes them")
+    missing = [title for title in ROWS if title not in files and title not in OPTIONAL]
+    if missing and not args.allow_missing:
+        raise InputError(f"missing {_names(missing)}: GLUE's server takes complete sets only (--allow_missing)")
+    contents = {title: read_predictions(path) for title, path in files.items()}
+    with written_beside(output) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
+        for title, content in contents.items():
+            archive.writestr(f"{title}.tsv", content)
+    print(table(("task", "rows", "file"), [(title, ROWS[title], path) for title, path in files.items()]))
+    print(f"written to {output}")
+    if missing:
+        print(f"without {_names(missing)}: GLUE's server will not accept it")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""GLUE's zip: what is collected, what is refused."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scripts import submission
+from utils.glue import TASKS, write_submission
+
+
+def write_set(folder: Path, *left_out: str) -> Path:
+    """A file for each task, in the folder of its run."""
+    for name, task in TASKS.items():
+        if task.title not in left_out:
+            rows = np.arange(submission.ROWS[task.title])
+            (folder / f"kd_4_{name}").mkdir(parents=True)
+            path = folder / f"kd_4_{name}" / f"{task.title}.tsv"
+            write_submission(path, task, rows % len(task.labels) if task.labels else rows % 6)
+    return folder
+
+
+def refused(capsys, *flags: str) -> str:
+    """The one line that refuses these flags."""
+    before = sorted(Path().rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        submission.main(list(flags))
+    assert stop.value.code == 2
+    assert sorted(Path().rglob("*")) == before
+    [line] = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_complete_set_is_found_in_outputs_and_zipped_as_it_is(capsys):
+    write_set(Path("outputs", "rewind"))
+    submission.main([])
+    with zipfile.ZipFile("submission.zip") as archive:
+        assert archive.testzip() is None
+        assert set(archive.namelist()) == {f"{task.title}.tsv" for task in TASKS.values()}
+        assert archive.read("STS-B.tsv") == Path("outputs/rewind/kd_4_stsb/STS-B.tsv").read_bytes()
+    assert ["QQP", "390965", "outputs/rewind/kd_4_qqp/QQP.tsv"] in map(str.split, capsys.readouterr().out.splitlines())
+    assert [path.name for path in Path().iterdir() if path.name != "outputs"] == ["submission.zip"]
+
+
+def test_the_diagnostic_set_goes_along_and_missing_ones_are_named(capsys):
+    folder = write_set(Path("runs"), "QQP", "MNLI-m", "WNLI")
+    rows = "".join(f"{index}\tneutral\n" for index in range(1104))
+    Path("AX.tsv").write_text("index\tprediction\n" + rows)
+    flags = [str(folder), "AX.tsv", "--output", "some.zip"]
+    assert "missing QQP.tsv, MNLI-m.tsv, WNLI.tsv: " in refused(capsys, *flags)
+    submission.main([*flags, "--allow_missing"])
+    assert "without QQP.tsv, MNLI-m.tsv, WNLI.tsv: GLUE's server will not accept it" in capsys.readouterr().out
+    with zipfile.ZipFile("some.zip") as archive:
+        assert len(archive.namelist()) == 8
+        assert "AX.tsv" in archive.namelist()
+
+
+def test_two_files_for_one_task_are_refused_by_name_and_the_same_file_twice_is_not(capsys):
+    for name in ("a", "b"):
+        Path(name).mkdir()
+        write_submission(Path(name, "WNLI.tsv"), TASKS["wnli"], np.zeros(146))
+    assert "two files for WNLI: a/WNLI.tsv and b/WNLI.tsv" in refused(capsys, "a", "b", "--allow_missing")
+    submission.main(["a", "a/WNLI.tsv", "--allow_missing"])
+    assert Path("submission.zip").is_file()
+
+
+BAD = {
+    "header": ("RTE", 0, "id\tlabel", "RTE.tsv line 1: 'id\\tlabel', expected 'index\\tprediction'"),
+    "index": ("RTE", 3, "1\tentailment", "RTE.tsv line 4: index '1', expected 2"),
+    "label": ("RTE", 3, "2\t1", "RTE.tsv line 4: prediction '1', expected one of not_entailment, entailment"),
+    "name of 0": ("MRPC", 1, "0\tequivalent", "MRPC.tsv line 2: prediction 'equivalent', expected one of 0, 1"),
+    "columns": ("CoLA", 2, "1 0", "CoLA.tsv line 3: 1 columns, expected 2"),
+    "blank line": ("CoLA", 2, "", "CoLA.tsv line 3: 1 columns, expected 2"),
+    "score": ("STS-B", 1, "0\t5.1", "STS-B.tsv line 2: prediction '5.1', expected a number from 0 to 5"),
+    "no score": ("STS-B", 1, "0\tnan", "STS-B.tsv line 2: prediction 'nan', expected a number from 0 to 5"),
+    "one more": ("WNLI", 147, "146\t0\n", "WNLI.tsv: 147 rows, expected the 146 of GLUE's test set"),
+}
+
+
+@pytest.mark.parametrize("case", BAD, ids=str)
+def test_a_file_that_the_server_would_refuse_is_refused(capsys, case):
+    title, line, text, message = BAD[case]
+    task = next(task for task in TASKS.values() if task.title == title)
+    path = Path(f"{title}.tsv")
+    write_submission(path, task, np.zeros(submission.ROWS[title]))
+    lines = path.read_text().split("\n")
+    lines[line] = text
+    path.write_text("\n".join(lines))
+    assert message in refused(capsys, str(path), "--allow_missing")
+
+
+def test_paths_that_cannot_serve_are_refused(capsys):
+    assert "outputs: no such file or folder" in refused(capsys)
+    Path("outputs").mkdir()
+    assert "outputs: none of CoLA.tsv, " in refused(capsys, "--allow_missing")
+    Path("rte.tsv").write_text("index\tprediction\n")
+    assert "rte.tsv: not a name that GLUE knows, expected one of CoLA.tsv, " in refused(capsys, "rte.tsv")
+    Path("RTE.tsv").write_bytes(b"\xff\n")
+    assert "RTE.tsv: not UTF-8 text" in refused(capsys, "RTE.tsv", "--allow_missing")
+    assert "--output outputs: expected a file" in refused(capsys, "RTE.tsv", "--output", "outputs")
+    assert "--output no/a.zip: expected a file" in refused(capsys, "RTE.tsv", "--output", "no/a.zip")
