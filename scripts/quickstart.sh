@@ -6,7 +6,8 @@
 #
 # Under two minutes on two cores once the packages are installed; much of it is Python starting nine times. Expect a
 # teacher of 0.95 to 0.99 dev accuracy, trial students some points below it, and at the end a table for each student:
-# its accuracy by teacher sparsity, beside that teacher's own. Everything is in quickstart/; run it again or delete it.
+# its accuracy by teacher sparsity, beside that teacher's own; quickstart/report/index.html has all of it as one page.
+# Everything is in quickstart/; run it again (what is finished is reused) or delete it.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
@@ -35,6 +36,8 @@ python ../run_rewinding.py --student_layer $LAYERS $STUDENT
 python ../run_distillation.py --student_sparsity $SPARSITY $STUDENT
 python ../run_sparsification.py --student_sparsity $SPARSITY
 python ../run_rewinding.py --student_sparsity $SPARSITY $STUDENT
+
+python ../scripts/report.py # tables, figures and report/index.html
 
 recap() { # the table at the end of a stage's log
   echo
