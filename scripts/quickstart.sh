@@ -15,6 +15,7 @@ cd "$(dirname "$0")/.."
 SEED=3      # of the task and of the weights to start from; others move these numbers by several points
 LAYERS=2    # of a layer-dropped student; the teacher has 4
 SPARSITY=70 # percent of heads and neurons cut from a parameter-pruned student
+TEACHERS="0 20 40 60 80" # percent cut from the teacher, one rewind for each
 BATCHES="--per_device_train_batch_size 32 --log_interval 50"
 TEACHER="--learning_rate 5e-4 --num_train_epochs 7 $BATCHES"
 STUDENT="--learning_rate 3e-4 --num_train_epochs 1 $BATCHES"
@@ -31,18 +32,18 @@ python ../run_pruning.py
 
 python ../run_distillation.py --student_layer $LAYERS $STUDENT
 python ../run_sparsification.py --student_layer $LAYERS
-python ../run_rewinding.py --student_layer $LAYERS $STUDENT
+python ../run_rewinding.py --student_layer $LAYERS --teacher_sparsity $TEACHERS $STUDENT
 
 python ../run_distillation.py --student_sparsity $SPARSITY $STUDENT
 python ../run_sparsification.py --student_sparsity $SPARSITY
-python ../run_rewinding.py --student_sparsity $SPARSITY $STUDENT
+python ../run_rewinding.py --student_sparsity $SPARSITY --teacher_sparsity $TEACHERS $STUDENT
 
 python ../scripts/report.py # tables, figures and report/index.html
 
 recap() { # the table at the end of a stage's log
   echo
   echo "$1 (quickstart/outputs/rewind/$2)"
-  grep -A 10 "teacher sparsity" "outputs/rewind/$2/log.txt" | tail -n 11
+  grep -A 5 "teacher sparsity" "outputs/rewind/$2/log.txt" | tail -n 6
 }
 recap "Layer-dropped student, $LAYERS of 4 layers" "layer_dropped/kd_${LAYERS}_rte_0.5"
 recap "Parameter-pruned student, $SPARSITY % cut" "parameter_pruned/kd_${SPARSITY}_rte_0.5"
