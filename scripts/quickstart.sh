@@ -30,13 +30,20 @@ cd quickstart
 python ../run_finetuning.py --model_path bert $TEACHER
 python ../run_pruning.py
 
-python ../run_distillation.py --student_layer $LAYERS $STUDENT
-python ../run_sparsification.py --student_layer $LAYERS
-python ../run_rewinding.py --student_layer $LAYERS --teacher_sparsity $TEACHERS $STUDENT
-
-python ../run_distillation.py --student_sparsity $SPARSITY $STUDENT
-python ../run_sparsification.py --student_sparsity $SPARSITY
-python ../run_rewinding.py --student_sparsity $SPARSITY --teacher_sparsity $TEACHERS $STUDENT
+layer_dropped() {
+  python ../run_distillation.py --student_layer $LAYERS $STUDENT
+  python ../run_sparsification.py --student_layer $LAYERS
+  python ../run_rewinding.py --student_layer $LAYERS --teacher_sparsity $TEACHERS $STUDENT
+}
+parameter_pruned() {
+  python ../run_distillation.py --student_sparsity $SPARSITY $STUDENT
+  python ../run_sparsification.py --student_sparsity $SPARSITY
+  python ../run_rewinding.py --student_sparsity $SPARSITY --teacher_sparsity $TEACHERS $STUDENT
+}
+parameter_pruned > parameter_pruned.log 2>&1 & # a core for each student
+layer_dropped
+wait $! || { cat parameter_pruned.log; exit 1; }
+cat parameter_pruned.log
 
 python ../scripts/report.py # tables, figures and report/index.html
 
