@@ -174,8 +174,8 @@ def test_rewinds_can_be_spread_and_go_on_at_the_first_unfinished(workplace, caps
     )
     sparse = "outputs/stark/layer_dropped/kd_2_rte_0.5/ckpt"
     flags = [*FLAGS, *STUDENT, "--teacher_model_path", sparse]
-    run_rewinding.main([*flags, "--teacher_sparsity", "0", "50", "--output_dir", "whole"])
-    parts = [forked(run_rewinding.main, *flags, "--teacher_sparsity", sparsity) for sparsity in ("50", "0")]
+    run_rewinding.main([*flags, "--teacher_sparsity", "0", "10", "20", "50", "--output_dir", "whole"])
+    parts = [forked(run_rewinding.main, *flags, "--teacher_sparsity", sparsity) for sparsity in ("50", "0", "20", "10")]
     for part in parts:
         part.join()
         assert part.exitcode == 0
@@ -185,10 +185,10 @@ def test_rewinds_can_be_spread_and_go_on_at_the_first_unfinished(workplace, caps
         return {s: row["dev"] for s, row in results(folder)["sparsity"].items()}
 
     assert numbers(spread) == numbers(whole)
-    assert list(numbers(spread)) == ["0", "50"]
+    assert list(numbers(spread)) == ["0", "10", "20", "50"]
     finished = (spread / "ckpt_50" / "metrics.json").stat().st_mtime_ns
     run_rewinding.main([*flags, "--teacher_sparsity", "0", "30", "50"])
-    assert list(numbers(spread)) == ["0", "30", "50"]
+    assert list(numbers(spread)) == ["0", "10", "20", "30", "50"]
     assert (spread / "ckpt_50" / "metrics.json").stat().st_mtime_ns == finished
 
 

@@ -115,12 +115,11 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def release() -> None:
-    """Let go of all locks of this process."""
-    while _held:
-        path, file = _held.popitem()
+def release(*paths: Path) -> None:
+    """Let go of these locks, or of all that this process holds."""
+    for path in paths or list(_held):
         path.unlink(missing_ok=True)
-        file.close()
+        _held.pop(path).close()
 
 
 def _flush(path: Path) -> None:

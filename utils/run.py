@@ -30,6 +30,7 @@ from utils.trackers import Tracker
 
 logger = logging.getLogger("stark")
 RESULT = "metrics.json"
+SHARED = ".shared.lock"  # held while writing what the processes of a spread sweep share
 # flags that change no result, or only which part of it is made
 FREE = {"data_dir", "debug", "output_dir", "overwrite", "report_to", "save_interval", "stage", "teacher_sparsity"}
 
@@ -104,7 +105,9 @@ class Run:
                 for name in [path.name for path in self.folder.glob("ckpt*")] if others else names:
                     self._beside(name, "stale").touch()
                     self._beside(name, "state").unlink(missing_ok=True)
+            lock(self.folder / SHARED, wait=True)  # parts of a sweep may begin at the same moment
             write_json(self.folder / "args.json", {**self.settings, **versions()})
+            release(self.folder / SHARED)
             handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             logger.addHandler(handler)
@@ -162,7 +165,7 @@ class Run:
         From here to its end this process is the only one to write metrics.json, so that the last one sees all.
         """
         if processes.is_main():
-            lock(self.folder / ".metrics.lock", wait=True)
+            lock(self.folder / SHARED, wait=True)
         processes.wait()
         names = sorted(path.parent.name for path in self.folder.glob(f"ckpt*/{RESULT}"))
         return {name: result for name in names if (result := self.result(name))}
