@@ -147,7 +147,7 @@ def forked(main, *flags: str) -> multiprocessing.Process:
 
 
 def wait_for(path: Path) -> None:
-    for _ in range(1000):
+    for _ in range(6000):
         if path.exists():
             return
         time.sleep(0.01)

@@ -85,7 +85,7 @@ def test_a_killed_sweep_makes_what_is_missing_and_names_what_failed(tmp_path, be
         write_task(tmp_path / "datasets", task)
     (tmp_path / "datasets" / "stsb" / "dev.tsv").write_text("")
     first = start(tmp_path)
-    for _ in range(600):
+    for _ in range(3000):
         if any("distil" in name for name in finished(tmp_path)):
             break
         time.sleep(0.1)
