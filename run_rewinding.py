@@ -45,7 +45,7 @@ def parse_args(argv=None):
     )
     parser.add_argument("--output_dir", default="outputs/rewind", help="(default outputs/rewind)")
     args = arguments.parse(parser, argv)
-    teacher = (f"outputs/stark/{paths.student_folder(args, 'kd', lam=True)}/ckpt", "run_sparsification.py")
+    teacher = (f"outputs/stark/{paths.student_folder(args, 'kd', by_score=True)}/ckpt", "run_sparsification.py")
     paths.default_paths(parser, args, teacher_model_path=teacher, student_model_path=paths.student_source(args))
     return args
 
@@ -65,7 +65,7 @@ def sparse_teachers(teacher, sparsities, train, reporting, task, args):
 def main(argv=None):
     args = parse_args(argv)
     task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
-    run = Run(args, Path(args.output_dir, paths.student_folder(args, args.model_type, lam=True)))
+    run = Run(args, Path(args.output_dir, paths.student_folder(args, args.model_type, by_score=True)))
     teacher = run.place(load_model(args.teacher_model_path, task.labels))
     names = {sparsity: f"ckpt_{sparsity}" for sparsity in paths.teacher_sparsities(args, teacher.config)}
     if run.finished(*names.values()):

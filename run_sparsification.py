@@ -49,7 +49,7 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
-    run = Run(args, Path(args.output_dir, paths.student_folder(args, args.model_type, lam=True)))
+    run = Run(args, Path(args.output_dir, paths.student_folder(args, args.model_type, by_score=True)))
     if run.finished("ckpt"):
         return
     teacher = run.place(load_model(args.teacher_model_path, task.labels))
@@ -82,7 +82,7 @@ def main(argv=None):
     metrics = {
         "student": evaluate(student, reporting, task.metric, batch_size, dtype),
         "sparsity": by_sparsity,
-        "distillation_loss_per_dev_batch": group_means(losses),
+        f"distillation_loss_per_{args.score_split}_batch": group_means(losses),
     }
     run.save("ckpt", teacher, tokenizer, result=metrics, write=lambda folder: save_scores(folder, **scores))
     run.finish(metrics, ("sparsity", *by_sparsity[0]), ((s, *row.values()) for s, row in by_sparsity.items()))

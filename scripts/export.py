@@ -32,7 +32,7 @@ from models.units import CheckpointError
 from utils.arguments import Parser
 from utils.batches import load_tokenizer
 from utils.errors import InputError
-from utils.files import fingerprint, lock, read_json, written_beside
+from utils.files import checkpoint_digest, lock, read_json, written_beside
 from utils.run import entry_point
 
 TOLERANCE = 1e-4  # between the logits of torch and of onnxruntime
@@ -74,12 +74,6 @@ def load_for_inference(path: str) -> PrunableBert:
 def default_folder(model_path: str, kind: str) -> Path:
     """Where a checkpoint is exported to if no other place is given: <model_path>/../<kind>."""
     return Path(os.path.normpath(Path(model_path, "..", kind)))
-
-
-def source_of(model_path: str) -> str:
-    """A digest of a checkpoint's configuration and weights, which its exports carry in their config.json."""
-    folder = Path(model_path)
-    return fingerprint([folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.bin")])
 
 
 def widths(model: PrunableBert) -> list[tuple[int, int]]:
@@ -209,7 +203,7 @@ def main(argv=None):
     if args.format == "huggingface":
         check_full_width(model)
     check_replaceable(folder)
-    model.config.export_source = source_of(args.model_path)
+    model.config.export_source = checkpoint_digest(Path(args.model_path))  # so that it is known for this one's
     lock(folder.with_name(f".{folder.name}.lock"))
     with written_beside(folder) as beside:
         beside.mkdir()

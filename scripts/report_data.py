@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from scipy import stats
 
 from utils.errors import InputError
-from utils.files import read_json
+from utils.files import read_json, written_beside
 from utils.glue import TASKS
 
 TEACHER, ALONE, TRIAL = "the teacher itself", "no teacher", "dense teacher"
@@ -140,7 +140,7 @@ def compare(ours: dict[int, float], theirs: dict[int, float]) -> Comparison | No
 
 def write_csv(path: Path, rows: list[Row]) -> None:
     """One line a number."""
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with written_beside(path) as beside, open(beside, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(Row.__dataclass_fields__))
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)

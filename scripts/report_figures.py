@@ -20,7 +20,9 @@ plt.rcParams.update(
 # Okabe and Ito's, told apart by colour-blind readers, too; black is the dense teacher's student everywhere
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6D31"]
 MARKERS = "osD^vPX"
-FIXED = {"lam 0": 0, "lam 0.5": 1, "lam 1": 2, "random": 5, "magnitude": 6, "expressive": 3, "friendly": 4}
+# the expressive score is that of lam 1, the friendly one that of lam 0
+FIXED = {"lam 0": 0, "friendly": 0, "lam 0.25": 4, "lam 0.5": 1, "lam 0.75": 3, "lam 1": 2, "expressive": 2}
+FIXED |= {"random": 5, "magnitude": 6}
 UNITS = {"acc": "accuracy", "acc_and_f1": "(accuracy + F1) / 2", "corr": "(Pearson + Spearman) / 2"}
 
 

@@ -59,7 +59,6 @@ class Cell:
     needs: list["Cell"] = field(default_factory=list)
     state: str = WAITING
     job: Any = None
-    started: float = 0.0
 
     def is_done(self) -> bool:
         """Whether all it makes is on the disk."""

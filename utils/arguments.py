@@ -147,7 +147,7 @@ def add_student_flags(parser: Parser) -> None:
         "--student_layer",
         type=number(int, 1),
         default=4,
-        help="first layers kept of a layer-dropped student (default 4)",
+        help="layers kept of a layer-dropped student (default 4)",
     )
     add(
         "--layer_choice",

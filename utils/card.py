@@ -1,6 +1,5 @@
 """The README.md of a checkpoint: what it is, what it came to, where it comes from, how it was made."""
 
-from pathlib import Path
 from typing import Any
 
 from utils.glue import TASKS
@@ -12,16 +11,17 @@ STAGES = {
     "sparsification": "a teacher for {task} whose heads and neurons are sorted by knowledgeableness",
     "rewinding": "a student for {task}, distilled from a sparse teacher",
 }
-KEPT_APART = ("inputs", "stage", "task_name", "debug", "overwrite", "save_interval")
+KEPT_APART = ("inputs", "num_processes", "stage", "task_name", "debug", "overwrite", "save_interval")
 
 
-def model_card(name: str, settings: dict[str, Any], config: Any, result: dict[str, Any]) -> str:
+def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, result: dict[str, Any]) -> str:
     """Markdown with the front matter that the hub reads.
 
     Args:
+        folder: the run's name, kd_4_rte_0.5.
         name: of the checkpoint, ckpt or ckpt_<teacher sparsity>.
         settings: as utils.run.settings gives them.
-        config: the model's; its widths are said in words.
+        config: the model's, for its layers and sparsity.
         result: metrics, as far as there are any: "report" or "dev", "teacher".
     """
     task = TASKS[settings["task_name"]].title
@@ -34,10 +34,11 @@ def model_card(name: str, settings: dict[str, Any], config: Any, result: dict[st
         ("teacher sparsity", f"{name.removeprefix('ckpt_')} %" if name != "ckpt" else None),
         ("metrics", _numbers(result.get("report") or result.get("dev"))),
         ("its teacher's", _numbers(result.get("teacher"))),
+        ("trained on processes", settings["num_processes"]),
         ("selected on", "half of dev, reported on the other" if settings["selection_split"] == "half" else "dev"),
     ]
     lineage = [
-        (flag, f"`{settings[flag]}`, sha256 {digest}")
+        (flag, f"`{settings[flag]}`, digest {digest}")
         for flag, digest in settings["inputs"].items()
         if flag in settings
     ]
@@ -45,7 +46,7 @@ def model_card(name: str, settings: dict[str, Any], config: Any, result: dict[st
     return "\n".join(
         [
             "---\nlanguage: en\ntags: [bert, glue, knowledge-distillation, pruning]\n---\n",
-            f"# {Path(settings['output_dir']).name}/{name}\n",
+            f"# {folder}/{name}\n",
             f"This is {what}.\n",
             *_table(("fact", ""), facts),
             "\nIt is loaded with `PrunableBert.from_pretrained` of the repository that made it, cut or not.\n",

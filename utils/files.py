@@ -79,6 +79,13 @@ def fingerprint(paths: Iterable[Path]) -> str:
     return digest.hexdigest()[:32]
 
 
+def checkpoint_digest(folder: Path) -> str:
+    """Of what a checkpoint is read for: configuration, weights, vocabulary; not of how it came about."""
+    names = ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "*.safetensors", "*.bin")
+    kept = [path for name in names for path in folder.glob(name) if path.name != "scores.safetensors"]
+    return fingerprint(kept)
+
+
 _held: dict[Path, TextIO] = {}
 
 

@@ -21,16 +21,16 @@ def default_paths(parser: Parser, args: argparse.Namespace, **paths: tuple[str, 
             setattr(args, flag, path)
 
 
-def student_folder(args: argparse.Namespace, model_type: str, lam: bool = False) -> str:
+def student_folder(args: argparse.Namespace, model_type: str, by_score: bool = False) -> str:
     """A student's place in the output tree: layer_dropped/kd_4_rte, parameter_pruned/kd_70_rte_0.5.
 
-    `lam` tells whether lam, or another score than the knowledgeable one, is part of the name.
+    `by_score` adds lam, or the score if it is another than the knowledgeable one.
     """
     kind, size = "parameter_pruned", args.student_sparsity
     if args.student_sparsity is None:
         chosen = "" if args.layer_choice == "first" else "-" + args.layer_choice.replace(",", ".")
         kind, size = "layer_dropped", f"{args.student_layer}{chosen}"
-    by = f"_{args.lam if args.score == 'knowledgeable' else args.score}" if lam else ""
+    by = f"_{args.lam if args.score == 'knowledgeable' else args.score}" if by_score else ""
     return f"{kind}/{model_type}_{size}_{args.task_name}{by}"
 
 

@@ -22,7 +22,17 @@ from tqdm.auto import tqdm
 from utils import processes
 from utils.card import model_card
 from utils.errors import InputError
-from utils.files import fingerprint, lock, read_json, recover, release, write_json, write_text, written_beside
+from utils.files import (
+    checkpoint_digest,
+    fingerprint,
+    lock,
+    read_json,
+    recover,
+    release,
+    write_json,
+    write_text,
+    written_beside,
+)
 from utils.glue import Task, split_path, write_submission
 from utils.metrics import predictions_of
 from utils.resume import StateFile
@@ -149,7 +159,7 @@ class Run:
                 if write:
                     write(beside)
                 write_json(beside / RESULT, result)
-                card = model_card(name, self.settings, parts[0].config, result)
+                card = model_card(self.folder.name, name, self.settings, parts[0].config, result)
                 write_text(beside / "README.md", card)
             for kind in ("stale", "state"):
                 self._beside(name, kind).unlink(missing_ok=True)
@@ -205,11 +215,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 def input_digests(args: argparse.Namespace) -> dict[str, str]:
     """What the run reads: flag or file -> digest of the content. A name on the hub has none."""
     folders = {name: Path(path) for name, path in vars(args).items() if name.endswith("model_path")}
-    digests = {
-        name: fingerprint([*folder.glob("*.json"), *folder.glob("*.safetensors"), *folder.glob("*.bin")])
-        for name, folder in folders.items()
-        if folder.is_dir()
-    }
+    digests = {name: checkpoint_digest(folder) for name, folder in folders.items() if folder.is_dir()}
     for split in ("train", "dev"):
         with contextlib.suppress(InputError, OSError):  # reading it will say
             digests[split] = fingerprint([split_path(args.task_name, args.data_dir, split)])
@@ -226,7 +232,8 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     changed = [f"the content of {name} has changed" for name in inputs if inputs[name] != inputs_before.get(name)]
     for name in sorted({*now, *before} - FREE - {*inputs, "inputs"}):
         if name in now and before.get(name) != now[name]:
-            changed.append(f"--{name} {before.get(name)}, now {now[name]}")
+            words = "processes" if name == "num_processes" else f"--{name}"
+            changed.append(f"{words} {before.get(name)}, now {now[name]}")
     return changed
 
 
