@@ -72,6 +72,17 @@ def write_task(folder: Path, task: str, sizes: tuple[int, int, int] = (50, 21, 9
     return folder
 
 
+def refused(script, capsys, *flags: str, status: int = 2) -> str:
+    """The one line with which a script refuses these flags, which leave nothing behind in the current folder."""
+    before = sorted(Path().rglob("*"))
+    with pytest.raises(SystemExit) as stop:
+        script.main(list(flags))
+    assert stop.value.code == status
+    assert sorted(Path().rglob("*")) == before
+    [line] = capsys.readouterr().err.splitlines()
+    return line
+
+
 @pytest.fixture(autouse=True)
 def token_cache(tmp_path_factory, monkeypatch) -> Path:
     """Tokens are cached apart from the user's, and afresh for each test."""
@@ -104,3 +115,11 @@ def teacher_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def tokenizer(bert_folder: Path):
     return load_tokenizer(str(bert_folder))
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch, teacher_folder: Path) -> Path:
+    """The current folder, with RTE in datasets/ and a model in teacher/."""
+    write_task(tmp_path / "datasets", "rte")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

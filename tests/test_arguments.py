@@ -60,7 +60,7 @@ def test_defaults_of_the_pruned_student(stages_done):
     assert args["run_distillation"].student_model_path == "outputs/prune/ft_rte/ckpt"
     assert args["run_sparsification"].student_model_path == "outputs/distil/parameter_pruned/kd_70_rte/ckpt"
     assert args["run_rewinding"].teacher_model_path == "outputs/stark/parameter_pruned/kd_70_rte_0.5/ckpt"
-    assert student_folder(args["run_rewinding"], "kd", lam=True) == "parameter_pruned/kd_70_rte_0.5"
+    assert student_folder(args["run_rewinding"], "kd", by_score=True) == "parameter_pruned/kd_70_rte_0.5"
     blank = run_distillation.parse_args(["--student_sparsity", ""])
     assert student_folder(blank, "kd") == "layer_dropped/kd_4_rte"
 

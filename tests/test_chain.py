@@ -16,6 +16,7 @@ from models.bert import PrunableBert
 
 QUICK = ["--num_train_epochs", "2", "--learning_rate", "1e-3", "--log_interval", "4"]
 STUDENTS = {"layer_dropped/kd_2": ["--student_layer", "2"], "parameter_pruned/kd_70": ["--student_sparsity", "70"]}
+BOTH = ["--teacher_model_path", "teacher", "--student_model_path", "teacher"]
 METRICS = {"rte": {"acc"}, "stsb": {"corr", "pearson_corr", "spearman_corr"}}
 
 
@@ -84,11 +85,8 @@ def test_the_whole_chain(tmp_path, monkeypatch, bert_folder, task, student, caps
         assert arguments["torch_version"] == torch.__version__
 
 
-def test_the_student_without_a_teacher_and_the_papers_way(tmp_path, monkeypatch, teacher_folder):
-    write_task(tmp_path / "datasets", "rte")
-    monkeypatch.chdir(tmp_path)
-    paths = ["--teacher_model_path", str(teacher_folder), "--student_model_path", str(teacher_folder)]
-    flags = [*QUICK, *paths, "--student_layer", "1"]
+def test_the_student_without_a_teacher_and_the_papers_way(workplace):
+    flags = [*QUICK, *BOTH, "--student_layer", "1"]
     run_distillation.main([*flags, "--model_type", "ft"])
     run_distillation.main(flags)
     run_distillation.main(
@@ -96,7 +94,7 @@ def test_the_student_without_a_teacher_and_the_papers_way(tmp_path, monkeypatch,
         + ["--output_dir", "slow"]
     )
     alone, taught, slow = (
-        read(tmp_path / folder / "metrics.json")["history"]
+        read(workplace / folder / "metrics.json")["history"]
         for folder in (
             "outputs/distil/layer_dropped/ft_1_rte",
             "outputs/distil/layer_dropped/kd_1_rte",
@@ -107,15 +105,12 @@ def test_the_student_without_a_teacher_and_the_papers_way(tmp_path, monkeypatch,
     assert [entry["update"] for entry in slow] == [entry["update"] for entry in taught]
 
 
-def test_the_same_seed_gives_the_same_metrics_whatever_ran_before(tmp_path, monkeypatch, teacher_folder):
-    write_task(tmp_path / "datasets", "rte")
-    monkeypatch.chdir(tmp_path)
-    paths = ["--teacher_model_path", str(teacher_folder), "--student_model_path", str(teacher_folder)]
+def test_the_same_seed_gives_the_same_metrics_whatever_ran_before(workplace):
     histories = []
     for folder in ("a", "b"):
         torch.rand(3 if folder == "a" else 7)
-        run_distillation.main([*QUICK, *paths, "--student_layer", "2", "--output_dir", folder])
-        histories.append(read(tmp_path / folder / "layer_dropped" / "kd_2_rte" / "metrics.json")["history"])
+        run_distillation.main([*QUICK, *BOTH, "--student_layer", "2", "--output_dir", folder])
+        histories.append(read(workplace / folder / "layer_dropped" / "kd_2_rte" / "metrics.json")["history"])
     assert histories[0] == histories[1]
 
 
@@ -132,12 +127,9 @@ def test_the_first_rows_only(tmp_path, monkeypatch, bert_folder, caplog):
 
 
 @pytest.mark.parametrize("score", ["expressive", "friendly", "random", "magnitude"])
-def test_other_scores_sort_the_teacher_and_remove_as_many_units(tmp_path, monkeypatch, teacher_folder, score):
-    write_task(tmp_path / "datasets", "rte")
-    monkeypatch.chdir(tmp_path)
-    both = ["--teacher_model_path", str(teacher_folder), "--student_model_path", str(teacher_folder)]
-    run_sparsification.main([*both, "--score", score, "--student_layer", "2", "--score_split", "train"])
-    folder = tmp_path / "outputs/stark/layer_dropped" / f"kd_2_rte_{score}" / "ckpt"
+def test_other_scores_sort_the_teacher_and_remove_as_many_units(workplace, score):
+    run_sparsification.main([*BOTH, "--score", score, "--student_layer", "2", "--score_split", "train"])
+    folder = workplace / "outputs/stark/layer_dropped" / f"kd_2_rte_{score}" / "ckpt"
     ranking = load_file(folder / "scores.safetensors")[f"head_{score}"]
     removed = read(folder / "config.json")["sparsity_map"]["50"]
     assert sum(removed["head"].values()) == 6
@@ -145,18 +137,15 @@ def test_other_scores_sort_the_teacher_and_remove_as_many_units(tmp_path, monkey
     lowest = ranking.flatten().argsort()[:6] // 4
     assert removed["head"] == {str(layer): int((lowest == layer).sum()) for layer in set(lowest.tolist())}
     run_rewinding.main(
-        [*QUICK, "--score", score, "--student_layer", "2", "--student_model_path", str(teacher_folder)]
+        [*QUICK, "--score", score, "--student_layer", "2", "--student_model_path", "teacher"]
         + ["--teacher_sparsity", "50"]
     )
-    assert (tmp_path / "outputs/rewind/layer_dropped" / f"kd_2_rte_{score}" / "ckpt_50").is_dir()
+    assert (workplace / "outputs/rewind/layer_dropped" / f"kd_2_rte_{score}" / "ckpt_50").is_dir()
 
 
-def test_one_half_of_dev_selects_and_the_other_reports(tmp_path, monkeypatch, teacher_folder):
-    write_task(tmp_path / "datasets", "rte")
-    monkeypatch.chdir(tmp_path)
-    paths = ["--teacher_model_path", str(teacher_folder), "--student_model_path", str(teacher_folder)]
-    run_distillation.main([*QUICK, *paths, "--student_layer", "2", "--selection_split", "half"])
-    metrics = read(tmp_path / "outputs/distil/layer_dropped/kd_2_rte/metrics.json")
+def test_one_half_of_dev_selects_and_the_other_reports(workplace):
+    run_distillation.main([*QUICK, *BOTH, "--student_layer", "2", "--selection_split", "half"])
+    metrics = read(workplace / "outputs/distil/layer_dropped/kd_2_rte/metrics.json")
     # 21 rows: 11 select, 10 report
     assert metrics["dev"]["acc"] * 11 == pytest.approx(round(metrics["dev"]["acc"] * 11))
     assert metrics["report"]["acc"] * 10 == pytest.approx(round(metrics["report"]["acc"] * 10))
@@ -164,39 +153,31 @@ def test_one_half_of_dev_selects_and_the_other_reports(tmp_path, monkeypatch, te
     assert metrics["dev"]["acc"] == max(entry["acc"] for entry in metrics["history"])
 
 
-def test_a_student_of_other_layers_has_a_folder_of_its_own(tmp_path, monkeypatch, teacher_folder):
-    write_task(tmp_path / "datasets", "rte")
-    monkeypatch.chdir(tmp_path)
-    paths = ["--teacher_model_path", str(teacher_folder), "--student_model_path", str(teacher_folder)]
-    run_distillation.main([*QUICK, *paths, "--student_layer", "2", "--layer_choice", "0,2"])
-    folder = tmp_path / "outputs/distil/layer_dropped/kd_2-0.2_rte/ckpt"
+def test_a_student_of_other_layers_has_a_folder_of_its_own(workplace):
+    run_distillation.main([*QUICK, *BOTH, "--student_layer", "2", "--layer_choice", "0,2"])
+    folder = workplace / "outputs/distil/layer_dropped/kd_2-0.2_rte/ckpt"
     assert read(folder / "config.json")["num_hidden_layers"] == 2
-    run_sparsification.main([*paths[:2], "--student_layer", "2", "--layer_choice", "0,2"])
-    assert (tmp_path / "outputs/stark/layer_dropped/kd_2-0.2_rte_0.5/ckpt").is_dir()
+    run_sparsification.main([*BOTH[:2], "--student_layer", "2", "--layer_choice", "0,2"])
+    assert (workplace / "outputs/stark/layer_dropped/kd_2-0.2_rte_0.5/ckpt").is_dir()
 
 
-def test_every_checkpoint_says_what_it_is_and_curves_go_to_a_tracker(tmp_path, monkeypatch, teacher_folder):
-    write_task(tmp_path / "datasets", "rte")
-    monkeypatch.chdir(tmp_path)
-    paths = ["--teacher_model_path", str(teacher_folder), "--student_model_path", str(teacher_folder)]
-    run_distillation.main([*QUICK, *paths, "--student_layer", "2", "--report_to", "tensorboard"])
-    folder = tmp_path / "outputs/distil/layer_dropped/kd_2_rte"
+def test_every_checkpoint_says_what_it_is_and_curves_go_to_a_tracker(workplace):
+    run_distillation.main([*QUICK, *BOTH, "--student_layer", "2", "--report_to", "tensorboard"])
+    folder = workplace / "outputs/distil/layer_dropped/kd_2_rte"
     card, metrics = (folder / "ckpt" / "README.md").read_text(), read(folder / "metrics.json")
     assert "This is a student for RTE, distilled from the dense teacher." in card
     assert f"| metrics | acc {metrics['report']['acc']:.4f} |" in card
     assert "| layers | 2 |" in card
     assert "| --learning_rate | 0.001 |" in card
-    [digest] = {line.split("sha256 ")[1] for line in card.splitlines() if "sha256" in line}  # one teacher, one start
+    [digest] = {line.split("digest ")[1] for line in card.splitlines() if "digest" in line}  # one teacher, one start
     assert digest.startswith(read(folder / "args.json")["inputs"]["teacher_model_path"])
     events = [path for path in folder.rglob("events.out.tfevents.*")]
     assert any(b"ckpt/loss" in path.read_bytes() for path in events)
 
 
-def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch, teacher_folder, capsys):
-    write_task(tmp_path / "datasets", "rte")
-    monkeypatch.chdir(tmp_path)
+def test_a_tracker_that_is_not_installed_is_named(workplace, capsys):
     with pytest.raises(SystemExit) as stop:
-        run_finetuning.main(["--model_path", str(teacher_folder), "--report_to", "wandb"])
+        run_finetuning.main(["--model_path", "teacher", "--report_to", "wandb"])
     assert stop.value.code == 2
     assert "--report_to wandb: not installed: pip install wandb" in capsys.readouterr().err
-    assert not (tmp_path / "outputs").exists()
+    assert not (workplace / "outputs").exists()

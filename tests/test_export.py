@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_batch, small_config, write_vocabulary
+from conftest import random_batch, refused, small_config, write_vocabulary
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from models.bert import PrunableBert
@@ -30,17 +30,6 @@ def write_model(folder: Path, layers: list[int] | None = None, **changes) -> Pru
     model.save_pretrained(folder)
     write_vocabulary(folder)
     return model
-
-
-def refused(capsys, *flags: str, script=export, status: int = 2) -> str:
-    """The one line that refuses these flags, which leave nothing behind."""
-    before = sorted(Path().rglob("*"))
-    with pytest.raises(SystemExit) as stop:
-        script.main(list(flags))
-    assert stop.value.code == status
-    assert sorted(Path().rglob("*")) == before
-    [line] = capsys.readouterr().err.splitlines()
-    return line
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +84,7 @@ def test_the_library_loads_a_full_width_model_as_its_own(layers, changes):
 
 def test_cut_widths_are_no_hugging_face_model(capsys):
     write_model(Path("ckpt"), **{**RTE, **CUT})
-    line = refused(capsys, "--model_path", "ckpt", "--format", "huggingface")
+    line = refused(export, capsys, "--model_path", "ckpt", "--format", "huggingface")
     assert "layer 0 has 0 of 4 heads and 0 of 32 neurons left" in line
 
 
@@ -103,7 +92,7 @@ def test_logits_that_onnxruntime_does_not_give_leave_nothing_behind(capsys):
     model = write_model(Path("ckpt"), [0], **RTE)
     torch.nn.init.constant_(model.cls[3].bias, torch.nan)
     model.save_pretrained("ckpt")
-    line = refused(capsys, "--model_path", "ckpt", "--format", "onnx", status=1)
+    line = refused(export, capsys, "--model_path", "ckpt", "--format", "onnx", status=1)
     assert line == "error: onnxruntime's logits are nan off torch's, expected 0.0001 at most"
 
 
@@ -113,25 +102,25 @@ def test_an_export_is_replaced_and_other_files_are_not(capsys):
     export.main([*flags, "to"])
     export.main([*flags, "to"])
     capsys.readouterr()
-    assert "ckpt: holds files that no export wrote" in refused(capsys, *flags, "ckpt")
-    assert "--output_dir .: expected a folder by its name" in refused(capsys, *flags, ".")
-    assert "config.json: a file, expected a folder" in refused(capsys, *flags, "to/config.json")
-    assert "there is no folder no to make it in" in refused(capsys, *flags, "no/to")
+    assert "ckpt: holds files that no export wrote" in refused(export, capsys, *flags, "ckpt")
+    assert "--output_dir .: expected a folder by its name" in refused(export, capsys, *flags, ".")
+    assert "config.json: a file, expected a folder" in refused(export, capsys, *flags, "to/config.json")
+    assert "there is no folder no to make it in" in refused(export, capsys, *flags, "no/to")
 
 
 def test_checkpoints_that_cannot_be_exported_are_refused(capsys, bert_folder, monkeypatch):
     flags = ["--format", "onnx", "--model_path"]
-    assert "no: no folder with a config.json" in refused(capsys, *flags, "no")
-    assert "no classifier for 2 classes" in refused(capsys, *flags, str(bert_folder))
+    assert "no: no folder with a config.json" in refused(export, capsys, *flags, "no")
+    assert "no classifier for 2 classes" in refused(export, capsys, *flags, str(bert_folder))
     write_model(Path("ckpt"), **RTE)
     config = json.loads(Path("ckpt/config.json").read_text())
     for wrong in ({"1": "a", "0": "b"}, {}, ["a", "b"]):
         Path("ckpt/config.json").write_text(json.dumps({**config, "id2label": wrong}))
-        assert "ckpt: id2label of config.json" in refused(capsys, *flags, "ckpt")
+        assert "ckpt: id2label of config.json" in refused(export, capsys, *flags, "ckpt")
     Path("ckpt/config.json").write_text("[]")
-    assert "ckpt: config.json holds no object" in refused(capsys, *flags, "ckpt")
+    assert "ckpt: config.json holds no object" in refused(export, capsys, *flags, "ckpt")
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # what Python does for a package that is not there
-    line = refused(capsys, *flags, "ckpt")
+    line = refused(export, capsys, *flags, "ckpt")
     assert line == "error: --format onnx: onnxscript is missing: pip install onnx onnxscript onnxruntime"
 
 
@@ -164,6 +153,6 @@ def test_a_model_and_its_teacher_are_measured_side_by_side(capsys):
 def test_models_that_cannot_be_measured_are_refused(capsys):
     write_model(Path("ckpt"), **RTE)
     flags = ["--model_path", "ckpt"]
-    assert "no: no folder" in refused(capsys, *flags, "--teacher_model_path", "no", script=inspect_model)
-    assert "--json no/a: expected a file" in refused(capsys, *flags, "--json", "no/a", script=inspect_model)
-    assert "--repeats" in refused(capsys, *flags, "--repeats", "9", script=inspect_model)
+    assert "no: no folder" in refused(inspect_model, capsys, *flags, "--teacher_model_path", "no")
+    assert "--json no/a: expected a file" in refused(inspect_model, capsys, *flags, "--json", "no/a")
+    assert "--repeats" in refused(inspect_model, capsys, *flags, "--repeats", "9")

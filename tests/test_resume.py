@@ -4,6 +4,7 @@ import copy
 import json
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import small_config, write_task
+from safetensors.torch import load_file
 from test_training import QUICK, make_examples
 
 import run_distillation
@@ -81,13 +83,6 @@ def test_a_damaged_state_is_named_and_a_pickle_is_never_loaded(tmp_path):
 def results(folder: Path) -> dict:
     metrics = json.loads((folder / "metrics.json").read_text())
     return {key: value for key, value in metrics.items() if "seconds" not in key}
-
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch, teacher_folder):
-    write_task(tmp_path / "datasets", "rte")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 TEACHER = ["--teacher_model_path", "teacher"]
@@ -221,13 +216,42 @@ def test_a_disk_that_is_full_is_one_line_and_nothing_is_lost(workplace, capfd):
 
 
 def test_a_loss_that_is_not_a_number_stops_and_keeps_the_best_so_far(workplace, capsys):
-    flags = ["--model_path", "teacher", *FLAGS, "--max_grad_norm", "0", "--warmup_proportion", "0"]
+    # the first update of a warm-up has learning rate 0, the second one ends it all
+    flags = ["--model_path", "teacher", *FLAGS, "--max_grad_norm", "0", "--warmup_proportion", "1"]
     with pytest.raises(SystemExit) as stop:
         run_finetuning.main([*flags, "--learning_rate", "1e38", "--log_interval", "1"])
-    error = capsys.readouterr().err
     assert stop.value.code == 1
-    assert "the loss of update" in error or "logits that are not numbers" in error
-    assert error.count("\n") == 1
+    [error] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert re.search(r"the loss of update \d is nan|logits that are not numbers", error)
+    assert "the best weights before are kept" in error
+    metrics = json.loads(Path("outputs/finetune/ft_rte/metrics.json").read_text())
+    assert metrics["best_update"] == 1
+    assert metrics["diverged"]
+    kept, teacher = (load_file(f"{path}/model.safetensors") for path in ("outputs/finetune/ft_rte/ckpt", "teacher"))
+    for name, weight in kept.items():
+        torch.testing.assert_close(weight, teacher[name])
+
+
+def test_a_loss_that_is_never_a_number_leaves_nothing(workplace, capsys):
+    flags = ["--model_path", "teacher", *FLAGS, "--max_grad_norm", "0", "--warmup_proportion", "0"]
+    with pytest.raises(SystemExit) as stop:
+        run_finetuning.main([*flags, "--learning_rate", "1e38", "--log_interval", "4"])
+    assert stop.value.code == 1
+    assert re.search(r"error: the loss of update \d is nan", capsys.readouterr().err)
+    assert not Path("outputs/finetune/ft_rte/ckpt").exists()
+
+
+def test_a_teacher_made_again_with_the_same_weights_is_the_same_teacher(workplace, capsys):
+    Path("teacher/metrics.json").write_text('{"seconds": 1}')
+    run_distillation.main([*FLAGS, *PATHS])
+    Path("teacher/metrics.json").write_text('{"seconds": 2}')
+    capsys.readouterr()
+    run_distillation.main([*FLAGS, *PATHS])
+    assert "finished before" in capsys.readouterr().out
+    Path("teacher/vocab.txt").write_text(Path("teacher/vocab.txt").read_text().replace("w1\n", "v1\n"))
+    with pytest.raises(SystemExit):
+        run_distillation.main([*FLAGS, *PATHS])
+    assert "the content of teacher_model_path has changed" in capsys.readouterr().err
 
 
 def test_kills_at_random_moments_change_nothing(capsys):

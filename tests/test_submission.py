@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import refused
 
 from scripts import submission
 from utils.glue import TASKS, write_submission
@@ -19,17 +20,6 @@ def write_set(folder: Path, *left_out: str) -> Path:
             path = folder / f"kd_4_{name}" / f"{task.title}.tsv"
             write_submission(path, task, rows % len(task.labels) if task.labels else rows % 6)
     return folder
-
-
-def refused(capsys, *flags: str) -> str:
-    """The one line that refuses these flags."""
-    before = sorted(Path().rglob("*"))
-    with pytest.raises(SystemExit) as stop:
-        submission.main(list(flags))
-    assert stop.value.code == 2
-    assert sorted(Path().rglob("*")) == before
-    [line] = capsys.readouterr().err.splitlines()
-    return line
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +43,7 @@ def test_the_diagnostic_set_goes_along_and_missing_ones_are_named(capsys):
     rows = "".join(f"{index}\tneutral\n" for index in range(1104))
     Path("AX.tsv").write_text("index\tprediction\n" + rows)
     flags = [str(folder), "AX.tsv", "--output", "some.zip"]
-    assert "missing QQP.tsv, MNLI-m.tsv, WNLI.tsv: " in refused(capsys, *flags)
+    assert "missing QQP.tsv, MNLI-m.tsv, WNLI.tsv: " in refused(submission, capsys, *flags)
     submission.main([*flags, "--allow_missing"])
     assert "without QQP.tsv, MNLI-m.tsv, WNLI.tsv: GLUE's server will not accept it" in capsys.readouterr().out
     with zipfile.ZipFile("some.zip") as archive:
@@ -65,7 +55,7 @@ def test_two_files_for_one_task_are_refused_by_name_and_the_same_file_twice_is_n
     for name in ("a", "b"):
         Path(name).mkdir()
         write_submission(Path(name, "WNLI.tsv"), TASKS["wnli"], np.zeros(146))
-    assert "two files for WNLI: a/WNLI.tsv and b/WNLI.tsv" in refused(capsys, "a", "b", "--allow_missing")
+    assert "two files for WNLI: a/WNLI.tsv and b/WNLI.tsv" in refused(submission, capsys, "a", "b", "--allow_missing")
     submission.main(["a", "a/WNLI.tsv", "--allow_missing"])
     assert Path("submission.zip").is_file()
 
@@ -92,16 +82,16 @@ def test_a_file_that_the_server_would_refuse_is_refused(capsys, case):
     lines = path.read_text().split("\n")
     lines[line] = text
     path.write_text("\n".join(lines))
-    assert message in refused(capsys, str(path), "--allow_missing")
+    assert message in refused(submission, capsys, str(path), "--allow_missing")
 
 
 def test_paths_that_cannot_serve_are_refused(capsys):
-    assert "outputs: no such file or folder" in refused(capsys)
+    assert "outputs: no such file or folder" in refused(submission, capsys)
     Path("outputs").mkdir()
-    assert "outputs: none of CoLA.tsv, " in refused(capsys, "--allow_missing")
+    assert "outputs: none of CoLA.tsv, " in refused(submission, capsys, "--allow_missing")
     Path("rte.tsv").write_text("index\tprediction\n")
-    assert "rte.tsv: not a name that GLUE knows, expected one of CoLA.tsv, " in refused(capsys, "rte.tsv")
+    assert "rte.tsv: not a name that GLUE knows, expected one of CoLA.tsv, " in refused(submission, capsys, "rte.tsv")
     Path("RTE.tsv").write_bytes(b"\xff\n")
-    assert "RTE.tsv: not UTF-8 text" in refused(capsys, "RTE.tsv", "--allow_missing")
-    assert "--output outputs: expected a file" in refused(capsys, "RTE.tsv", "--output", "outputs")
-    assert "--output no/a.zip: expected a file" in refused(capsys, "RTE.tsv", "--output", "no/a.zip")
+    assert "RTE.tsv: not UTF-8 text" in refused(submission, capsys, "RTE.tsv", "--allow_missing")
+    assert "--output outputs: expected a file" in refused(submission, capsys, "RTE.tsv", "--output", "outputs")
+    assert "--output no/a.zip: expected a file" in refused(submission, capsys, "RTE.tsv", "--output", "no/a.zip")
