@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 
 from models.bert import load_model
-from models.losses import learn_from, task_loss
+from models.features import Features
+from models.losses import check_inside, learn_from, look_inside, task_loss
 from models.pruning import initial_student
 from models.units import CheckpointError
-from utils import arguments, paths
+from utils import arguments, paths, reading
 from utils.batches import load_tokenizer
 from utils.evaluation import evaluate, frozen, predict
 from utils.glue import TASKS
@@ -26,6 +27,7 @@ def parse_args(argv=None):
     parser = arguments.argument_parser(__doc__, "distillation", model_types=("kd", "ft"))
     arguments.add_training_flags(parser, do_flag="--do_distil")
     arguments.add_distillation_flags(parser)
+    arguments.add_inside_flags(parser)
     arguments.add_student_flags(parser)
     arguments.add_teacher_cache_flag(parser)
     parser.add_argument("--teacher_model_path", help="fine-tuned teacher (default outputs/finetune/ft_<task>/ckpt)")
@@ -44,6 +46,7 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
+    weights = arguments.inside_weights(args)
     run = Run(args, Path(args.output_dir, paths.student_folder(args, args.model_type)))
     if run.finished("ckpt"):
         return
@@ -51,18 +54,21 @@ def main(argv=None):
     tokenizer = load_tokenizer(args.teacher_model_path, args.student_model_path)
     source = load_model(args.student_model_path, task.labels)
     student = run.place(initial_student(source, args.student_layer, args.student_sparsity, args.layer_choice))
-    read = arguments.reader(args, tokenizer, run.device, teacher.config, student.config)
+    read = reading.reader(args, tokenizer, run.device, teacher.config, student.config)
     train, dev = read("train"), read("dev")
     test = read("test") if args.do_test else None
+    check_inside(weights, student.config, teacher.config)
     run.open("ckpt")
 
     # what the dense teacher says of every training example; then it is not needed any more
-    selecting, reporting = arguments.selecting_and_reporting(args, dev)
+    selecting, reporting = reading.selecting_and_reporting(args, dev)
     teacher_metrics = evaluate(teacher, reporting, task.metric, batch_size, dtype)
     loss = task_loss
     if args.model_type == "kd":
         teacher_says = frozen(teacher, train, batch_size, not args.no_teacher_cache, dtype)
         loss = learn_from(teacher_says, args.temperature, args.alpha)
+        if weights:
+            loss = look_inside(loss, weights, Features(student), Features(teacher))
     del teacher, source
 
     on_dev = partial(evaluate, student, selecting, task.metric, batch_size, dtype)

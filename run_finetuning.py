@@ -11,7 +11,7 @@ from pathlib import Path
 from models.bert import load_model
 from models.losses import task_loss
 from models.units import CheckpointError
-from utils import arguments
+from utils import arguments, reading
 from utils.batches import load_tokenizer
 from utils.evaluation import evaluate, predict
 from utils.glue import TASKS
@@ -40,12 +40,12 @@ def main(argv=None):
     # a pretrained encoder and a new classifier for the task's labels
     model = run.place(load_model(args.model_path, task.labels, fine_tuned=False))
     tokenizer = load_tokenizer(args.model_path)
-    read = arguments.reader(args, tokenizer, run.device, model.config)
+    read = reading.reader(args, tokenizer, run.device, model.config)
     train, dev = read("train"), read("dev")
     test = read("test") if args.do_test else None
     run.open("ckpt")
 
-    selecting, reporting = arguments.selecting_and_reporting(args, dev)
+    selecting, reporting = reading.selecting_and_reporting(args, dev)
     on_dev = partial(evaluate, model, selecting, task.metric, batch_size, dtype)
     recipe, kept, curves = arguments.recipe(args), run.state("ckpt"), run.tracker.curves("ckpt")
     result = fit(model, train, task_loss, recipe, on_dev, args.selection_metric, kept, curves)

@@ -12,7 +12,7 @@ from models.losses import task_loss
 from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import check_uncut, group_means, mask_gradients, normalise, save_scores
 from models.units import CheckpointError
-from utils import arguments, paths
+from utils import arguments, paths, reading
 from utils.batches import load_tokenizer
 from utils.evaluation import autocast, evaluate, predict
 from utils.glue import TASKS
@@ -37,8 +37,8 @@ def main(argv=None):
         return
     model = run.place(load_model(args.model_path, task.labels))
     tokenizer = load_tokenizer(args.model_path)
-    read = arguments.reader(args, tokenizer, run.device, model.config)
-    selecting, reporting = arguments.selecting_and_reporting(args, read("dev"))
+    read = reading.reader(args, tokenizer, run.device, model.config)
+    selecting, reporting = reading.selecting_and_reporting(args, read("dev"))
     check_uncut(model)
     run.open("ckpt")
 

@@ -12,10 +12,11 @@ from functools import partial
 from pathlib import Path
 
 from models.bert import load_model
-from models.losses import learn_from
+from models.features import Features
+from models.losses import check_inside, learn_from, look_inside
 from models.pruning import cut, initial_student
 from models.units import CheckpointError
-from utils import arguments, paths
+from utils import arguments, paths, reading
 from utils.batches import load_tokenizer
 from utils.evaluation import evaluate, frozen, predict
 from utils.files import read_json
@@ -29,6 +30,7 @@ def parse_args(argv=None):
     parser = arguments.argument_parser(__doc__, "rewinding", model_types=("kd",))
     arguments.add_training_flags(parser, do_flag="--do_rewind")
     arguments.add_distillation_flags(parser)
+    arguments.add_inside_flags(parser)
     arguments.add_student_flags(parser)
     arguments.add_score_flags(parser)
     arguments.add_teacher_cache_flag(parser)
@@ -51,20 +53,22 @@ def parse_args(argv=None):
 
 
 def sparse_teachers(teacher, sparsities, train, reporting, task, args):
-    """At each sparsity: the sparsity, the cut teacher's dev metrics, what it says, and the seconds that took."""
+    """At each sparsity: it, the cut teacher's dev metrics, what it says, what it says inside, the seconds that took."""
     dtype, batch_size = arguments.precision(args), args.per_device_eval_batch_size
     for sparsity in sparsities:
         sparse = cut(teacher, sparsity)
         metrics = evaluate(sparse, reporting, task.metric, batch_size, dtype)
         start = time.perf_counter()
         teacher_says = frozen(sparse, train, batch_size, not args.no_teacher_cache, dtype)
-        yield sparsity, metrics, teacher_says, time.perf_counter() - start
+        inside = Features(sparse) if arguments.inside_weights(args) else None
+        yield sparsity, metrics, teacher_says, inside, time.perf_counter() - start
 
 
 @entry_point(CheckpointError)
 def main(argv=None):
     args = parse_args(argv)
     task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
+    weights = arguments.inside_weights(args)
     run = Run(args, Path(args.output_dir, paths.student_folder(args, args.model_type, by_score=True)))
     teacher = run.place(load_model(args.teacher_model_path, task.labels))
     names = {sparsity: f"ckpt_{sparsity}" for sparsity in paths.teacher_sparsities(args, teacher.config)}
@@ -73,10 +77,11 @@ def main(argv=None):
     tokenizer = load_tokenizer(args.teacher_model_path, args.student_model_path)
     source = load_model(args.student_model_path, task.labels)
     initial = run.place(initial_student(source, args.student_layer, args.student_sparsity, args.layer_choice))
-    read = arguments.reader(args, tokenizer, run.device, teacher.config, initial.config)
+    read = reading.reader(args, tokenizer, run.device, teacher.config, initial.config)
     train, dev = read("train"), read("dev")
     test = read("test") if args.do_test else None
-    selecting, reporting = arguments.selecting_and_reporting(args, dev)
+    selecting, reporting = reading.selecting_and_reporting(args, dev)
+    check_inside(weights, initial.config, teacher.config)
     run.open(*names.values())
 
     # what the sparse teachers say of the training examples; then they are not needed any more
@@ -86,11 +91,13 @@ def main(argv=None):
         teachers = list(teachers)
     del teacher, source
 
-    for sparsity, teacher_metrics, teacher_says, teacher_seconds in teachers:
+    for sparsity, teacher_metrics, teacher_says, teacher_inside, teacher_seconds in teachers:
         # the student starts again from its initial weights
         student, name = copy.deepcopy(initial), names[sparsity]
         on_dev = partial(evaluate, student, selecting, task.metric, batch_size, dtype)
         loss = learn_from(teacher_says, args.temperature, args.alpha)
+        if weights:
+            loss = look_inside(loss, weights, Features(student), teacher_inside)
         recipe, kept, curves = arguments.recipe(args), run.state(name), run.tracker.curves(name)
         result = fit(student, train, loss, recipe, on_dev, args.selection_metric, kept, curves)
         report = evaluate(student, reporting, task.metric, batch_size, dtype)

@@ -22,7 +22,7 @@ from models.scores import (
     save_scores,
 )
 from models.units import CheckpointError
-from utils import arguments, paths
+from utils import arguments, paths, reading
 from utils.batches import load_tokenizer
 from utils.evaluation import autocast, evaluate, predict
 from utils.glue import TASKS
@@ -55,8 +55,8 @@ def main(argv=None):
     teacher = run.place(load_model(args.teacher_model_path, task.labels))
     tokenizer = load_tokenizer(args.teacher_model_path, args.student_model_path)
     student = run.place(load_model(args.student_model_path, task.labels))
-    read = arguments.reader(args, tokenizer, run.device, teacher.config, student.config)
-    selecting, reporting = arguments.selecting_and_reporting(args, read("dev"))
+    read = reading.reader(args, tokenizer, run.device, teacher.config, student.config)
+    selecting, reporting = reading.selecting_and_reporting(args, read("dev"))
     scoring = selecting if args.score_split == "dev" else read("train")
     check_uncut(teacher)
     run.open("ckpt")

@@ -63,9 +63,7 @@ class SelfAttention(nn.Module):
         self.value = Linear(config.hidden_size, heads * self.size)
         self.dropout = Dropout(config.attention_probs_dropout_prob)
 
-    def forward(
-        self, hidden: Tensor, masked: Tensor, head_mask: Tensor | None = None, only_first: bool = False
-    ) -> Tensor:
+    def forward(self, hidden: Tensor, masked: Tensor, head_mask: Tensor | None, only_first: bool) -> Tensor:
         """(B, T, D), (B, 1, 1, T) of 0 or -inf -> (B, T, H * size), or (B, 1, H * size) for the first token only."""
         if self.heads == 0:  # all heads cut: the output projection sees nothing and adds its bias
             return hidden.new_zeros(hidden.shape[0], 1 if only_first else hidden.shape[1], 0)
@@ -160,6 +158,7 @@ class PrunableBert(PreTrainedModel):
     config_class = BertConfig
     base_model_prefix = "bert"
     _supports_sdpa = True
+    every_token = False  # whether the last layer answers for all tokens, which the logits do not need
 
     def __init__(self, config: BertConfig):
         super().__init__(config)
@@ -211,7 +210,7 @@ class PrunableBert(PreTrainedModel):
             heads = None if head_mask is None else head_mask[..., index, :]
             neurons = None if neuron_mask is None else neuron_mask[..., index, :]
             # only [CLS] feeds the classifier, so the last layer answers for that one token
-            only_first = index == last and not layer.attention["self"].plain
+            only_first = index == last and not (self.every_token or layer.attention["self"].plain)
             hidden = layer(hidden, masked, heads, neurons, only_first)
         return self.cls(hidden[:, 0])
 

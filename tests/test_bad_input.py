@@ -218,6 +218,13 @@ FLAGS = [
     (["--max_length", "3"], r"--max_length"),
     (["--max_length", "41"], r"--max_length 41: the model takes at most 40 tokens"),
     (["--temperature", "0"], r"--temperature"),
+    (["--minilm_weight", "-1"], r"--minilm_weight: found '-1', expected a number of at least 0"),
+    (
+        ["--pkd_weight", "10", "--student_layer", "1"],
+        r"--pkd_weight: compares all layers but the last, the student has",
+    ),
+    (["--pkd_weight", "10", "--model_type", "ft"], r"--pkd_weight: for --model_type kd, found ft"),
+    (["--tinybert_weight", "1", "--compile"], r"--tinybert_weight: not with --compile"),
     (["--alpha", "1.1"], r"--alpha: found '1\.1', expected a number from 0"),
     (["--selection_metric", "f1"], r"--selection_metric: found 'f1', expected one of acc for rte"),
     (["--task_name", "imdb"], r"--task_name: invalid choice: 'imdb'"),

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import random_batch, small_config, write_task
+from conftest import random_batch, refused, small_config, write_task, write_vocabulary
 from safetensors.torch import load_file
 
 import run_distillation
@@ -13,6 +13,8 @@ import run_pruning
 import run_rewinding
 import run_sparsification
 from models.bert import PrunableBert
+from models.features import Features
+from models.losses import INSIDE
 
 QUICK = ["--num_train_epochs", "2", "--learning_rate", "1e-3", "--log_interval", "4"]
 STUDENTS = {"layer_dropped/kd_2": ["--student_layer", "2"], "parameter_pruned/kd_70": ["--student_sparsity", "70"]}
@@ -141,6 +143,49 @@ def test_other_scores_sort_the_teacher_and_remove_as_many_units(workplace, score
         + ["--teacher_sparsity", "50"]
     )
     assert (workplace / "outputs/rewind/layer_dropped" / f"kd_2_rte_{score}" / "ckpt_50").is_dir()
+
+
+@pytest.mark.parametrize("flag", ["--pkd_weight", "--tinybert_weight", "--minilm_weight"])
+def test_losses_between_layers_bring_the_student_nearer_to_the_teacher_inside(workplace, flag):
+    # evaluated once, so that the last weights are kept
+    flags = [*QUICK, *BOTH, "--student_layer", "2", "--num_train_epochs", "5", "--log_interval", "20"]
+    weight = "1000" if "pkd" in flag else "10"
+    run_distillation.main(flags)
+    run_distillation.main([*flags, flag, weight, "--output_dir", "inside"])
+    folder = workplace / "inside" / "layer_dropped" / "kd_2_rte"
+    batch, apart = random_batch(small_config()), []
+    for checkpoint in ("outputs/distil/layer_dropped/kd_2_rte/ckpt", folder / "ckpt"):
+        student, teacher = (PrunableBert.from_pretrained(path).eval() for path in (checkpoint, "teacher"))
+        features = Features(student), Features(teacher)
+        student(*batch), teacher(*batch)
+        apart.append(INSIDE[flag[2:-7]](*features, batch[2]).mean().item())
+    assert apart[1] < 0.9 * apart[0]
+    log = (folder / "log.txt").read_text()
+    assert f"with {flag[2:-7]}: the teacher is asked in every step" in log
+
+
+def test_a_student_learns_between_layers_from_cut_teachers(workplace):
+    run_sparsification.main([*BOTH, "--student_layer", "2"])
+    run_rewinding.main(
+        [*QUICK, "--student_layer", "2", "--student_model_path", "teacher", "--teacher_sparsity", "0", "90"]
+        + ["--tinybert_weight", "1", "--minilm_weight", "1", "--pkd_weight", "10"]
+    )
+    results = read(workplace / "outputs/rewind/layer_dropped/kd_2_rte_0.5/metrics.json")["sparsity"]
+    assert results["0"]["history"][0]["loss"] != results["90"]["history"][0]["loss"]
+    assert (
+        "the teacher is asked in every step"
+        in (workplace / "outputs/rewind/layer_dropped/kd_2_rte_0.5/log.txt").read_text()
+    )
+
+
+def test_models_of_other_widths_are_compared_by_their_relations_alone(workplace, capsys):
+    PrunableBert(small_config(hidden_size=16)).save_pretrained("narrow")
+    write_vocabulary(workplace / "narrow")
+    flags = [*QUICK, "--teacher_model_path", "teacher", "--student_model_path", "narrow", "--student_layer", "2"]
+    for flag in ("--pkd_weight", "--tinybert_weight"):
+        line = refused(run_distillation, capsys, *flags, flag, "1")
+        assert f"{flag}: compares hidden states, the student's are of 16 numbers, the teacher's of 32" in line
+    run_distillation.main([*flags, "--minilm_weight", "1"])
 
 
 def test_one_half_of_dev_selects_and_the_other_reports(workplace):

@@ -3,6 +3,7 @@
 PYTHONPATH=. torchrun --nproc_per_node 2 tests/two_processes.py bert result.json datasets
 """
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ from test_training import QUICK, make_examples
 
 import run_pruning
 from models.bert import PrunableBert
-from models.losses import learn_from
+from models.features import Features
+from models.losses import learn_from, look_inside
 from utils import processes
 from utils.batches import load_tokenizer
 from utils.evaluation import evaluate, frozen, predict
@@ -24,18 +26,19 @@ ROWS = (1, 2, 21, 33)
 
 
 def results(tokenizer) -> dict:
-    """Histories of training without dropout at each batch size, and logits of small sets."""
+    """Histories of training without dropout at each batch size, with layers compared, and logits of small sets."""
     torch.manual_seed(0)
     model = PrunableBert(small_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
     model.cls[2].p = 0.0
     initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     train, dev = make_examples(tokenizer, 33), make_examples(tokenizer, 21)  # 33 leave an update of one example
-    teacher_says = frozen(model, train, 8)
+    teacher = copy.deepcopy(model)
+    teacher_says = frozen(teacher, train, 8, cached=False)
     histories = []
     for batch_size, accumulated in BATCHES:
         model.load_state_dict(initial)
         recipe = QUICK._replace(batch_size=batch_size // processes.count(), num_grad_accum_steps=accumulated)
-        loss = learn_from(teacher_says)
+        loss = look_inside(learn_from(teacher_says), {"tinybert": 1.0}, Features(model), Features(teacher))
         histories.append(fit(model, train, loss, recipe, lambda: evaluate(model, dev, "acc", 8), "acc").history)
     logits = [predict(model, make_examples(tokenizer, rows), 8).tolist() for rows in ROWS]
     return {"histories": histories, "logits": logits}

@@ -1,31 +1,21 @@
-"""Flag groups shared by the five scripts, their checks, and how they have examples read.
+"""Flag groups shared by the five scripts, their checks, and what the scripts make of them.
 
 A script builds its parser from the groups it needs and calls `parse`; a flag that a script does not know is an error.
 """
 
 import argparse
-import logging
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
 
 import torch
 
-from utils import processes
-from utils.batches import Examples, Tokenizer
-from utils.cache import load_examples
-from utils.errors import InputError
 from utils.flags import layer_choice, number, sparsity
 from utils.glue import TASKS, task_folder
 from utils.metrics import NAMES
 from utils.trackers import TRACKERS
 from utils.training import Recipe
 
-logger = logging.getLogger("stark")
 SCORES = ("knowledgeable", "expressive", "friendly", "random", "magnitude")
 SCHEDULERS = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
 MAX_LENGTH = 128
-COMPILED_WIDTHS = 32  # tokens; compiled models see batches padded to its multiples, so that few shapes occur
 
 
 class Parser(argparse.ArgumentParser):
@@ -174,6 +164,26 @@ def add_distillation_flags(parser: Parser) -> None:
     )
 
 
+def add_inside_flags(parser: Parser) -> None:
+    """Losses between the layers of student and teacher; the teacher is then asked in every step."""
+    add = parser.add_argument_group("weights of losses between layers, beside the logits").add_argument
+    add(
+        "--pkd_weight", type=number(float, 0), default=0.0, help="PKD: [CLS] states (theirs 10 to 1000; default 0, off)"
+    )
+    add(
+        "--tinybert_weight",
+        type=number(float, 0),
+        default=0.0,
+        help="TinyBERT: hidden states and attention (theirs 1; default 0, off)",
+    )
+    add(
+        "--minilm_weight",
+        type=number(float, 0),
+        default=0.0,
+        help="MiniLMv2: self-attention relations of the last layer (theirs 1; default 0, off)",
+    )
+
+
 def add_teacher_cache_flag(parser: Parser) -> None:
     """For the stages that train under a teacher."""
     parser.add_argument(
@@ -219,13 +229,20 @@ def parse(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
             parser.error("--layer_choice: for layer-dropped students, found --student_sparsity")
         if named[0].isdigit() and len(named) != args.student_layer:
             parser.error(f"--layer_choice: found {len(named)} layers, expected --student_layer {args.student_layer}")
+    if weights := inside_weights(args):
+        if args.model_type != "kd":
+            parser.error(f"--{min(weights)}_weight: for --model_type kd, found {args.model_type}")
+        if args.compile:
+            parser.error(f"--{min(weights)}_weight: not with --compile, which does not show what layers say")
+        args.no_teacher_cache = True
     task_folder(args.task_name, args.data_dir)
     return args
 
 
-def selecting_and_reporting(args: argparse.Namespace, dev: Examples) -> tuple[Examples, Examples]:
-    """The rows of dev that scores, weights and sparsities are chosen on, and those that the result is reported on."""
-    return (dev, dev) if args.selection_split == "dev" else dev.halves()
+def inside_weights(args: argparse.Namespace) -> dict[str, float]:
+    """The weights of losses between layers that are not 0, by the name that the flag begins with."""
+    weights = {name: getattr(args, f"{name}_weight", 0.0) for name in ("pkd", "tinybert", "minilm")}
+    return {name: weight for name, weight in weights.items() if weight}
 
 
 def precision(args: argparse.Namespace) -> torch.dtype | None:
@@ -239,41 +256,3 @@ def recipe(args: argparse.Namespace) -> Recipe:
     return Recipe(
         **same, batch_size=args.per_device_train_batch_size, dtype=precision(args), plain=args.no_exact_shortcuts
     )
-
-
-def reader(
-    args: argparse.Namespace, tokenizer: Tokenizer, device: torch.device, *configs: Any
-) -> Callable[[str], Examples]:
-    """How the flags have a split read, tokenised and put on the device: reader(...)("dev").
-
-    Args:
-        configs: the models' that will read the examples; where their positions are fewer than the default
-            --max_length, that gives way, another one is refused.
-
-    Raises:
-        InputError: --max_length is more than the model takes, or the tokenizer knows tokens that the model does not;
-            and from reading, what read_split raises.
-    """
-    positions, vocabulary = (
-        min(getattr(config, name) for config in configs) for name in ("max_position_embeddings", "vocab_size")
-    )
-    if (highest := max(tokenizer.get_vocab().values())) >= vocabulary:
-        raise InputError(f"the tokenizer's ids go up to {highest}, the model's embedding has {vocabulary} rows")
-    max_length = min(args.max_length, positions)
-    if max_length < args.max_length:
-        if args.max_length != MAX_LENGTH:
-            raise InputError(f"--max_length {args.max_length}: the model takes at most {positions} tokens")
-        logger.info("the model takes %d tokens: --max_length %d instead of %d", positions, positions, MAX_LENGTH)
-
-    def read(split: str) -> Examples:
-        limit = args.max_train_examples if split == "train" else args.max_eval_examples
-        with processes.main_first():  # the others find the tokens in the cache
-            examples = load_examples(args.task_name, args.data_dir, split, tokenizer, max_length, limit)
-        return replace(
-            examples,
-            pad_to=max_length if args.pad_to_max_length else None,
-            pad_multiple=COMPILED_WIDTHS if args.compile else 1,
-            group_by_length=not args.no_group_by_length,
-        ).to(device)
-
-    return read

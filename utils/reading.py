@@ -1,0 +1,65 @@
+"""Has a split of the task read, tokenised and put on the device, as the flags say.
+
+read = reader(args, tokenizer, run.device, teacher.config, student.config)
+train, dev = read("train"), read("dev")
+"""
+
+import argparse
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from utils import processes
+from utils.arguments import MAX_LENGTH
+from utils.batches import Examples, Tokenizer
+from utils.cache import load_examples
+from utils.errors import InputError
+
+logger = logging.getLogger("stark")
+COMPILED_WIDTHS = 32  # tokens; compiled models see batches padded to its multiples, so that few shapes occur
+
+
+def reader(
+    args: argparse.Namespace, tokenizer: Tokenizer, device: torch.device, *configs: Any
+) -> Callable[[str], Examples]:
+    """How the flags have a split read, tokenised and put on the device: reader(...)("dev").
+
+    Args:
+        configs: the models' that will read the examples; where their positions are fewer than the default
+            --max_length, that gives way, another one is refused.
+
+    Raises:
+        InputError: --max_length is more than the model takes, or the tokenizer knows tokens that the model does not;
+            and from reading, what read_split raises.
+    """
+    positions, vocabulary = (
+        min(getattr(config, name) for config in configs) for name in ("max_position_embeddings", "vocab_size")
+    )
+    if (highest := max(tokenizer.get_vocab().values())) >= vocabulary:
+        raise InputError(f"the tokenizer's ids go up to {highest}, the model's embedding has {vocabulary} rows")
+    max_length = min(args.max_length, positions)
+    if max_length < args.max_length:
+        if args.max_length != MAX_LENGTH:
+            raise InputError(f"--max_length {args.max_length}: the model takes at most {positions} tokens")
+        logger.info("the model takes %d tokens: --max_length %d instead of %d", positions, positions, MAX_LENGTH)
+
+    def read(split: str) -> Examples:
+        limit = args.max_train_examples if split == "train" else args.max_eval_examples
+        with processes.main_first():  # the others find the tokens in the cache
+            examples = load_examples(args.task_name, args.data_dir, split, tokenizer, max_length, limit)
+        return replace(
+            examples,
+            pad_to=max_length if args.pad_to_max_length else None,
+            pad_multiple=COMPILED_WIDTHS if args.compile else 1,
+            group_by_length=not args.no_group_by_length,
+        ).to(device)
+
+    return read
+
+
+def selecting_and_reporting(args: argparse.Namespace, dev: Examples) -> tuple[Examples, Examples]:
+    """The rows of dev that scores, weights and sparsities are chosen on, and those that the result is reported on."""
+    return (dev, dev) if args.selection_split == "dev" else dev.halves()
