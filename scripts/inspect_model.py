@@ -17,7 +17,6 @@ import argparse
 import functools
 import importlib.util
 import itertools
-import platform
 import statistics
 import sys
 import time
@@ -36,6 +35,7 @@ from utils.arguments import Parser
 from utils.errors import InputError
 from utils.files import checkpoint_digest, read_json, write_json
 from utils.flags import number
+from utils.machine import hardware, versions
 from utils.run import entry_point, table
 
 BATCHES, LENGTHS = (1, 8, 32), (32, 128)
@@ -121,16 +121,6 @@ def inspect(path: str, model: PrunableBert, repeats: int, device: str) -> dict[s
     }
 
 
-def hardware(device: str) -> dict[str, Any]:
-    """What the numbers were measured on."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    cpu = models[0] if models else platform.processor() or platform.machine()
-    name = torch.cuda.get_device_name() if device == "cuda" else cpu
-    return {"device": name, "cpu": cpu, "threads": torch.get_num_threads(), "torch": torch.__version__}
-
-
 def show_sizes(columns: dict[str, dict[str, Any]]) -> None:
     """Print parameters and MACs, then heads and neurons left in each layer; `columns` are inspected models by name."""
     rows = [
@@ -170,12 +160,12 @@ def main(argv=None):
     paths = {"model": args.model_path, "teacher": args.teacher_model_path}
     models = {name: export.load_for_inference(path) for name, path in paths.items() if path}
     columns = {name: inspect(paths[name], model, args.repeats, device) for name, model in models.items()}
-    machine = hardware(device)
-    print("{device}, {threads} CPU threads, torch {torch}".format(**machine), end="\n\n")
+    machine = {**hardware(device), **versions()}
+    print("{hardware}, {cpu_threads} CPU threads, torch {torch_version}".format(**machine), end="\n\n")
     show_sizes(columns)
     show_latencies(columns)
     if args.json:
-        write_json(Path(args.json), {"hardware": machine, **columns})
+        write_json(Path(args.json), {"machine": machine, **columns})
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@
     python scripts/report.py outputs other/outputs --report_dir report
 
 Writes results.csv (one line a number), results.md and results.tex (task x student x method, mean and standard deviation
-over seeds), comparisons.md (sparse against dense teachers, paired over seeds), figures as PNG and PDF, and index.html,
-a page that holds all of it. What was not run is shown as missing. Needs matplotlib.
+over seeds), comparisons.md (sparse against dense teachers, paired over seeds), settings.md (with hours and hardware),
+figures as PNG and PDF, and index.html, a page that holds all of it. What was not run is shown as missing; at a teacher
+sparsity of 0 % one method's runs stand for all, since that teacher is the dense one. Needs matplotlib.
 """
 
 import argparse
@@ -110,6 +111,26 @@ def _comparison_cells(compared: data.Comparison | None) -> tuple[str, ...]:
     return f"{compared.difference:+.2f}", interval, counts, f"{compared.sign_p:.3f}"
 
 
+def settings_table(found: dict[str, dict[str, list]]) -> list[tuple[str, ...]]:
+    """A line for each setting with all values that it had in each task's runs."""
+
+    shown = {
+        "hours": lambda value: f"{value:.2f}",
+        "git_commit": lambda value: value[:10],
+        "model_path": lambda value: "/".join(Path(value).parts[-2:]),
+    }
+
+    def cell(name: str, values: list) -> str:
+        texts = [shown.get(name, str)(value) for value in values if value not in (None, False)]
+        return ", ".join(texts) or "-"
+
+    lines = []
+    for name in ("hours", *data.SETTINGS):
+        label = "hours of scoring, training, asking teachers" if name == "hours" else name
+        lines.append((label, *(cell(name, mine.get(name, [])) for mine in found.values())))
+    return [line for line in lines if set(line[1:]) != {"-"}]
+
+
 def markdown(header: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
     """A table for Markdown."""
     rows = [header, ["---", "---", "---", *["--:"] * (len(header) - 3)], *lines]
@@ -198,15 +219,20 @@ def main(argv=None):
         import matplotlib  # noqa: F401, an optional package
     except ImportError:
         raise InputError("no matplotlib for the figures: pip install matplotlib") from None
-    rows, folder = data.collect(map(Path, args.outputs)), Path(args.report_dir)
+    outputs, folder = [Path(output) for output in args.outputs], Path(args.report_dir)
+    rows, settings = data.collect(outputs), data.settings(outputs)
     folder.mkdir(parents=True, exist_ok=True)
     data.write_csv(folder / "results.csv", rows)
-    results, compared = results_table(rows), comparison_table(rows)
-    write_text(folder / "results.md", markdown(HEADER, results))
-    write_text(folder / "results.tex", latex(HEADER, results))
-    write_text(folder / "comparisons.md", markdown(COMPARED, compared))
+    rows = data.with_dense_ends(rows)
+    tables = {
+        "Results": (HEADER, results_table(rows)),
+        "Sparse against dense teachers, paired over seeds": (COMPARED, comparison_table(rows)),
+        "Settings": (("setting", *(TASKS[task].title for task in settings)), settings_table(settings)),
+    }
+    for name, table in zip(("results", "comparisons", "settings"), tables.values(), strict=True):
+        write_text(folder / f"{name}.md", markdown(*table))
+    write_text(folder / "results.tex", latex(*tables["Results"]))
     drawn = draw(rows, folder)
-    tables = {"Results": (HEADER, results), "Sparse against dense teachers, paired over seeds": (COMPARED, compared)}
     write_text(folder / "index.html", page(tables, drawn, folder))
     print(f"{len(rows)} numbers, {len(drawn)} figures: {folder / 'index.html'}")
 

@@ -2,8 +2,8 @@
 
 import csv
 import statistics
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,11 @@ from utils.errors import InputError
 from utils.files import read_json, written_beside
 from utils.glue import TASKS
 
+SETTINGS = (
+    ("model_path", "num_train_epochs", "num_patience_epochs", "log_interval", "per_device_train_batch_size")
+    + ("learning_rate", "temperature", "alpha", "use_bf16", "use_fp16", "num_processes", "hardware", "cpu_threads")
+    + ("torch_version", "transformers_version", "git_commit")
+)
 TEACHER, ALONE, TRIAL = "the teacher itself", "no teacher", "dense teacher"
 
 
@@ -54,20 +59,66 @@ class Comparison(NamedTuple):
     seeds: int
 
 
-def collect(roots: Iterable[Path]) -> list[Row]:
-    """The rows of every finished run below these folders.
+def runs(roots: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:
+    """Folder, args.json and metrics.json of every finished run below these folders.
 
     Raises:
         InputError: there is no metrics.json below one of them.
     """
-    rows = []
     for root in roots:
-        runs = [path.parent for path in sorted(root.rglob("args.json")) if (path.parent / "metrics.json").is_file()]
-        if not runs:
+        folders = [path.parent for path in sorted(root.rglob("args.json")) if (path.parent / "metrics.json").is_file()]
+        if not folders:
             raise InputError(f"{root}: no metrics.json below it, expected the output folder of a run or of a sweep")
-        for folder in runs:
-            rows += _rows(folder, read_json(folder / "args.json"), read_json(folder / "metrics.json"))
+        for folder in folders:
+            yield folder, read_json(folder / "args.json"), read_json(folder / "metrics.json")
+
+
+def collect(roots: Iterable[Path]) -> list[Row]:
+    """The rows of every finished run below these folders.
+
+    Raises:
+        InputError: there is none below one of them, or two are the same but for other settings, and would count as two
+            seeds.
+    """
+    rows = [row for run in runs(roots) for row in _rows(*run)]
+    places: dict[tuple, Row] = {}
+    for row in rows:
+        same = places.setdefault((row.task, row.student, row.method, row.teacher_sparsity, row.seed), row)
+        if same is not row:
+            raise InputError(
+                f"{same.folder} and {row.folder}: both {row.task}, {row.student or row.method}, {row.method}, seed "
+                f"{row.seed}; expected one of them: name the folders to report on"
+            )
     return rows
+
+
+def with_dense_ends(rows: list[Row]) -> list[Row]:
+    """The rows, and for each method without one at 0 % another method's: whatever sorted it, that teacher is dense."""
+    swept = [row for row in rows if row.teacher_sparsity is not None]
+    dense = {(row.task, row.student, row.seed): row for row in swept if row.teacher_sparsity == 0}
+    there = {(row.task, row.student, row.seed, row.method) for row in swept if row.teacher_sparsity == 0}
+    lacking = dict.fromkeys((row.task, row.student, row.seed, row.method) for row in swept).keys() - there
+    return rows + [replace(dense[key[:3]], method=key[3]) for key in sorted(lacking) if key[:3] in dense]
+
+
+def settings(roots: Iterable[Path]) -> dict[str, dict[str, list]]:
+    """What the runs of each task were made with: task -> setting -> all its values; and the hours they took together.
+
+    Hours are those of scoring, training and asking teachers, without loading.
+    """
+    found: dict[str, dict[str, list]] = {}
+    for _, args, metrics in runs(roots):
+        mine = found.setdefault(args["task_name"], {"hours": [0.0]})
+        parts = metrics.get("sparsity", {}).values() if "best_teacher_sparsity" in metrics else [metrics]
+        known = [
+            part.get("train_seconds", part.get("seconds", 0.0)) + part.get("teacher_seconds", 0.0) for part in parts
+        ]
+        mine["hours"][0] += sum(known) / 3600
+        for name in SETTINGS:
+            own = name != "model_path" or args.get("stage") == "finetuning"  # where it all begins
+            if name in args and own and args[name] not in mine.setdefault(name, []):
+                mine[name].append(args[name])
+    return found
 
 
 def _rows(folder: Path, args: dict[str, Any], metrics: dict[str, Any]) -> list[Row]:
@@ -102,10 +153,12 @@ def _rows(folder: Path, args: dict[str, Any], metrics: dict[str, Any]) -> list[R
 
 
 def _student(args: dict[str, Any]) -> str:
+    weights = {name: args.get(f"{name}_weight") for name in ("pkd", "tinybert", "minilm")}
+    inside = "".join(f" + {weight:g} {name}" for name, weight in weights.items() if weight)
     if args.get("student_sparsity") is not None:
-        return f"{args['student_sparsity']} % pruned"
+        return f"{args['student_sparsity']} % pruned{inside}"
     choice = args.get("layer_choice", "first")
-    return f"{args['student_layer']} layers" + ("" if choice == "first" else f" ({choice})")
+    return f"{args['student_layer']} layers{'' if choice == 'first' else f' ({choice})'}{inside}"
 
 
 def mean_over_seeds(values: Iterable[float]) -> Mean | None:

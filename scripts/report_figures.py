@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scripts.report_data import TRIAL, Row, mean_over_seeds
+from scripts.report_data import ALONE, TRIAL, Row, mean_over_seeds
 
 plt.rcParams.update(
     {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 150, "legend.frameon": False}
@@ -59,6 +59,9 @@ def sparsity_curves(rows: list[Row], methods: Sequence[str], title: str) -> Figu
         axes.axhline(trial.mean, color="black", linewidth=1.2, linestyle="--", label=TRIAL)
         if trial.deviation is not None:
             axes.axhspan(trial.mean - trial.deviation, trial.mean + trial.deviation, color="black", alpha=0.08, lw=0)
+    alone = mean_over_seeds(100 * row.value for row in rows if row.method == ALONE)
+    if alone:
+        axes.axhline(alone.mean, color="#777777", linewidth=1.2, linestyle=":", label=ALONE)
     for method in methods:
         points = by_sparsity([row for row in rows if row.method == method], mean_over_seeds)
         means = np.array([point.mean for point in points.values()])

@@ -13,6 +13,7 @@ import run_rewinding
 import run_sparsification
 from scripts import report
 from scripts import report_data as data
+from utils.errors import InputError
 
 VALUES = {  # seed -> what the dense teacher's student came to, and those of a sparse teacher at 0, 30 and 60 %
     1: (0.60, {"0": 0.60, "30": 0.64, "60": 0.61}),
@@ -121,3 +122,43 @@ def test_folders_without_runs_are_named(tmp_path, capsys):
     assert stop.value.code == 2
     assert "empty: no metrics.json below it" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
+
+
+def test_settings_name_every_value_that_a_task_had_and_add_up_the_hours(outputs):
+    path = outputs / "seed_1" / "distil" / "kd_2_rte" / "args.json"
+    more = {"learning_rate": 1e-4, "hardware": "a fast one", "git_commit": "0123456789abcdef", "use_bf16": False}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+    path = outputs / "seed_2" / "distil" / "kd_2_rte" / "args.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "learning_rate": 3e-5}))
+    path = outputs / "seed_1" / "rewind" / "kd_2_rte_0.5" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["sparsity"]["0"]["teacher_seconds"] = 3600.0
+    path.write_text(json.dumps(metrics))
+    assert report.settings_table(data.settings([outputs])) == [
+        ("hours of scoring, training, asking teachers", f"{1 + 15 / 3600:.2f}"),  # and a second for each training
+        ("learning_rate", "0.0001, 3e-05"),
+        ("hardware", "a fast one"),
+        ("git_commit", "0123456789"),
+    ]
+
+
+def test_two_runs_of_the_same_are_not_taken_for_two_seeds(outputs, tmp_path):
+    args = {"student_layer": 2, "student_sparsity": None, "model_type": "kd", "learning_rate": 1.0}
+    write(outputs / "fast" / "kd_2_rte", args, result(0.5, teacher={"acc": 0.7}))
+    with pytest.raises(InputError, match=r"kd_2_rte: both rte, 2 layers, dense teacher, seed 1; expected one of them"):
+        data.collect([outputs])
+    write(outputs / "inside" / "kd_2_rte", {**args, "pkd_weight": 10.0}, result(0.5, teacher={"acc": 0.7}))
+    [row] = data.collect([outputs / "inside"])
+    assert row.student == "2 layers + 10 pkd"
+
+
+def test_one_methods_dense_teacher_stands_for_all(outputs):
+    common = {"student_layer": 2, "student_sparsity": None, "model_type": "kd", "lam": 1.0}
+    sparse = {"best_teacher_sparsity": 30, "sparsity": {"30": result(0.59, teacher={"acc": 0.5})}}
+    write(outputs / "seed_1" / "rewind" / "kd_2_rte_1.0", {**common, "seed": 1}, sparse)
+    rows = data.with_dense_ends(data.collect([outputs]))
+    found = {row.teacher_sparsity: row.value for row in rows if row.method == "lam 1"}
+    assert found == {0: 0.60, 30: 0.59}
+    assert len([row for row in rows if row.teacher_sparsity == 0 and row.method == "lam 0.5"]) == 3
+    lines = report.results_table(rows)
+    assert ("RTE", "2 layers", "lam 1, best sparsity", "60.00", "1", "dev") in lines

@@ -55,7 +55,8 @@ def test_args_json_holds_flags_and_versions(tmp_path):
     make_run(tmp_path)
     content = json.loads((tmp_path / "args.json").read_text())
     assert content["seed"] == 1
-    assert {"python_version", "torch_version", "transformers_version", "git_commit"} <= set(content)
+    assert {"python_version", "torch_version", "transformers_version", "git_commit", "hardware"} <= set(content)
+    assert content["cpu_threads"] == 1
 
 
 def test_tables_align_and_mark_what_is_missing():

@@ -3,10 +3,8 @@
 import argparse
 import contextlib
 import functools
-import importlib.metadata
 import logging
 import random
-import subprocess
 import sys
 import time
 import traceback
@@ -34,6 +32,7 @@ from utils.files import (
     written_beside,
 )
 from utils.glue import Task, split_path, write_submission
+from utils.machine import hardware, versions
 from utils.metrics import predictions_of
 from utils.resume import StateFile
 from utils.trackers import Tracker
@@ -116,7 +115,7 @@ class Run:
                     self._beside(name, "stale").touch()
                     self._beside(name, "state").unlink(missing_ok=True)
             lock(self.folder / SHARED, wait=True)  # parts of a sweep may begin at the same moment
-            write_json(self.folder / "args.json", {**self.settings, **versions()})
+            write_json(self.folder / "args.json", {**self.settings, **versions(), **hardware(self.device.type)})
             release(self.folder / SHARED)
             handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -242,21 +241,6 @@ def set_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def versions() -> dict[str, str | None]:
-    """Of Python, torch, transformers, and the git commit of this code if it is a checkout."""
-    command = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
-    try:
-        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = None
-    return {
-        "python_version": sys.version.split()[0],
-        "torch_version": torch.__version__,
-        "transformers_version": importlib.metadata.version("transformers"),
-        "git_commit": commit,
-    }
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

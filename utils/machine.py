@@ -1,0 +1,37 @@
+"""What a run was made with: versions and hardware."""
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+
+def versions() -> dict[str, str | None]:
+    """Of Python, torch, transformers, and the git commit of this code if it is a checkout."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    return {
+        "python_version": sys.version.split()[0],
+        "torch_version": torch.__version__,
+        "transformers_version": importlib.metadata.version("transformers"),
+        "git_commit": commit,
+    }
+
+
+def hardware(device: str) -> dict[str, str | int]:
+    """What computes on a device of this type, "cpu" or "cuda", and on how many CPU threads."""
+    name = torch.cuda.get_device_name() if device == "cuda" else _cpu()
+    return {"hardware": name, "cpu_threads": torch.get_num_threads()}
+
+
+def _cpu() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
