@@ -4,14 +4,16 @@
     python scripts/report.py outputs other/outputs --report_dir report
 
 Writes results.csv (one line a number), results.md and results.tex (task x student x method, mean and standard deviation
-over seeds), comparisons.md (sparse against dense teachers, paired over seeds), settings.md (with hours and hardware),
-figures as PNG and PDF, and index.html, a page that holds all of it. What was not run is shown as missing; at a teacher
-sparsity of 0 % one method's runs stand for all, since that teacher is the dense one. Needs matplotlib.
+over seeds), comparisons.md and by_sparsity.md (sparse against dense teachers, paired over seeds), settings.md (with
+hours and hardware), figures as PNG and PDF, and index.html, a page that holds all of it. What was not run is shown as
+missing; at a teacher sparsity of 0 % one method's runs stand for all, since that teacher is the dense one. Needs
+matplotlib.
 """
 
 import argparse
 import base64
 import html
+import statistics
 import sys
 from pathlib import Path
 
@@ -28,17 +30,24 @@ from utils.glue import TASKS
 from utils.run import entry_point
 
 HEADER = ("task", "student", "method", "metric x 100", "seeds", "selected on")
-COMPARED = ("task", "student", "sparse teacher", "difference x 100", "95 % interval", "better / worse", "sign test p")
+NUMBERS = ("difference x 100", "95 % interval", "better / worse", "sign test p")
+COMPARED = ("task", "student", "sparse teacher", "against", *NUMBERS)
+RIGHT = {"metric x 100", "seeds", *NUMBERS}  # columns that are aligned there
+FOLDED = 50  # lines of a table; longer ones are folded on the page
+BROAD = 1200  # pixels of a figure; broader ones are scrolled on a phone
+OVERALL = ("best", "mean of all cut")  # what to take of all teacher sparsities' students
 NOTE = (
     "Dev metrics x 100. A sparse teacher's student is taken, in each seed, at the teacher sparsity that does best on "
-    "the rows that select; where those are also the rows reported, the maximum over sparsities flatters it."
+    "the rows that select; where those are also the rows reported, the maximum over sparsities flatters it. The mean "
+    "of all cut teachers' students chooses nothing, and randomly cut teachers have as many sparsities to choose from."
 )
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 60rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; } img { max-width: 100%; height: auto; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; } img { max-width: 100%; }
+img.broad { max-width: none; width: max(100%, 46rem); }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; } caption { text-align: left; }
 th, td { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap; }
-th { border-bottom: 2px solid #666; } td:nth-child(n+4), th:nth-child(n+4) { text-align: right; }
+th { border-bottom: 2px solid #666; } .right { text-align: right; }
 figure { margin: 1rem 0; } figcaption { font-size: .85rem; color: #444; }
 """
 
@@ -86,20 +95,37 @@ def _mean_cells(mean: data.Mean | None) -> tuple[str, str]:
     return f"{mean.mean:.2f}{spread}", str(mean.seeds)
 
 
-def comparison_table(rows: list[data.Row]) -> list[tuple[str, ...]]:
-    """Students of sparse teachers less those of the dense one, paired over seeds: at each sparsity, and at the best."""
+def by_choice(found: list[data.Row]) -> dict[str, dict[int, float]]:
+    """What to take of a method's students -> seed -> 100 x its metric; the mean of all cut ones chooses nothing."""
+    best, mean = OVERALL
+    choices = {best: {seed: 100 * row.value for seed, row in data.best_by_seed(found).items()}}
+    cut = [row for row in found if row.teacher_sparsity]
+    seeds = sorted({row.seed for row in cut})
+    choices[mean] = {seed: statistics.fmean(100 * row.value for row in cut if row.seed == seed) for seed in seeds}
+    for sparsity in sorted({row.teacher_sparsity for row in found}):
+        choices[f"{sparsity} %"] = {row.seed: 100 * row.value for row in found if row.teacher_sparsity == sparsity}
+    return choices
+
+
+def comparison_table(rows: list[data.Row], overall: bool) -> list[tuple[str, ...]]:
+    """Students of sparse teachers less the dense one's, and less those of randomly cut teachers, paired over seeds.
+
+    `overall`: of all sparsities together, else of each.
+    """
     lines = []
     for task, student in groups(rows):
         mine = [row for row in rows if (row.task, row.student) == (task, student)]
         dense = {row.seed: 100 * row.value for row in mine if row.method == data.TRIAL}
-        for method in methods_of(mine):
-            found = [row for row in mine if row.method == method]
-            choices = {"best": data.best_by_seed(found).values()}
-            for sparsity in sorted({row.teacher_sparsity for row in found}):
-                choices[f"{sparsity} %"] = [row for row in found if row.teacher_sparsity == sparsity]
-            for name, chosen in choices.items():
-                compared = data.compare({row.seed: 100 * row.value for row in chosen}, dense)
-                lines.append((TASKS[task].title, student, f"{method}, {name}", *_comparison_cells(compared)))
+        methods = {method: by_choice([row for row in mine if row.method == method]) for method in methods_of(mine)}
+        pairs = [(m, choice, values, "dense", dense) for m in methods for choice, values in methods[m].items()]
+        for method in [m for m in methods if "random" in methods and m != "random"]:
+            for choice in OVERALL:
+                pairs.append((method, choice, methods[method][choice], "random", methods["random"][choice]))
+        for method, choice, ours, other, theirs in pairs:
+            if (choice in OVERALL) != overall:
+                continue
+            compared = _comparison_cells(data.compare(ours, theirs))
+            lines.append((TASKS[task].title, student, f"{method}, {choice}", other, *compared))
     return lines
 
 
@@ -133,7 +159,7 @@ def settings_table(found: dict[str, dict[str, list]]) -> list[tuple[str, ...]]:
 
 def markdown(header: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
     """A table for Markdown."""
-    rows = [header, ["---", "---", "---", *["--:"] * (len(header) - 3)], *lines]
+    rows = [header, ["--:" if column in RIGHT else "---" for column in header], *lines]
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 
@@ -143,7 +169,7 @@ def latex(header: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
     def row(cells) -> str:
         return " & ".join(cell.replace("%", r"\%").replace("±", r"$\pm$") for cell in cells) + r" \\"
 
-    columns = "lll" + "r" * (len(header) - 3)
+    columns = "".join("r" if column in RIGHT else "l" for column in header)
     body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", row(header), r"\midrule", *map(row, lines), r"\bottomrule"]
     return "\n".join([*body, r"\end{tabular}", ""])
 
@@ -160,8 +186,10 @@ def draw(rows: list[data.Row], folder: Path) -> list[tuple[str, str]]:
             continue
         name = f"{task}_{student}".replace(" ", "_").replace("%", "percent").replace("(", "").replace(")", "")
         curves = figures.sparsity_curves(mine, methods, title)
-        band = "Mean over seeds; bands are one standard deviation. Selected on " + mine[0].selected_on + "."
-        drawn.append((figures.save(curves, folder, f"curves_{name}"), f"{title}. {band}"))
+        means = f"Means over seeds; bands are one standard deviation. Selected on {mine[0].selected_on}."
+        drawn.append((figures.save(curves, folder, f"curves_{name}"), f"{title}. {means}"))
+        panels = figures.sparsity_panels(mine, methods, title)
+        drawn.append((figures.save(panels, folder, f"panels_{name}"), f"{title}, by method. {means} Dots are seeds."))
         heat = figures.heat_map(mine, methods, title)
         drawn.append((figures.save(heat, folder, f"heat_{name}"), f"{title}: method by teacher sparsity, means."))
         folders = sorted({(row.method, row.seed, row.folder) for row in mine if row.teacher_sparsity is not None})
@@ -192,18 +220,26 @@ def page(tables: dict[str, tuple[tuple[str, ...], list]], drawn: list[tuple[str,
     """One HTML page with everything in it."""
 
     def table(header, lines) -> str:
-        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
-        return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        sides = [' class="right"' if column in RIGHT else "" for column in header]
+
+        def row(kind, cells) -> str:
+            columns = zip(sides, cells, strict=True)
+            return "<tr>" + "".join(f"<{kind}{side}>{html.escape(cell)}</{kind}>" for side, cell in columns) + "</tr>"
+
+        body = "".join(row("td", line) for line in lines)
+        return f'<div class="wide"><table><thead>{row("th", header)}</thead><tbody>{body}</tbody></table></div>'
 
     parts = [f"<p>{NOTE}</p>"]
-    parts += [f"<h2>{html.escape(title)}</h2>{table(*content)}" for title, content in tables.items()]
+    for title, (header, lines) in tables.items():
+        folded = len(lines) > FOLDED
+        before, after = ("<details><summary>show</summary>", "</details>") if folded else ("", "")
+        parts.append(f"<h2>{html.escape(title)}</h2>{before}{table(header, lines)}{after}")
     parts.append("<h2>Figures</h2>" if drawn else "")
     for name, caption in drawn:
-        image = base64.b64encode((folder / name).read_bytes()).decode()
-        text = html.escape(caption)
-        picture = f'<img alt="{text}" src="data:image/png;base64,{image}">'
-        parts.append(f"<figure>{picture}<figcaption>{text}</figcaption></figure>")
+        image, text = (folder / name).read_bytes(), html.escape(caption)
+        size = "broad" if int.from_bytes(image[16:20]) > BROAD else "narrow"  # where a PNG has its width
+        picture = f'<img class={size} alt="{text}" src="data:image/png;base64,{base64.b64encode(image).decode()}">'
+        parts.append(f'<figure><div class="wide">{picture}</div><figcaption>{text}</figcaption></figure>')
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     title = "Distillation from sparse teachers: results"
     body = f"<h1>{title}</h1>{''.join(parts)}"
@@ -226,10 +262,11 @@ def main(argv=None):
     rows = data.with_dense_ends(rows)
     tables = {
         "Results": (HEADER, results_table(rows)),
-        "Sparse against dense teachers, paired over seeds": (COMPARED, comparison_table(rows)),
+        "Sparse against dense teachers, paired over seeds": (COMPARED, comparison_table(rows, overall=True)),
+        "The same at each teacher sparsity": (COMPARED, comparison_table(rows, overall=False)),
         "Settings": (("setting", *(TASKS[task].title for task in settings)), settings_table(settings)),
     }
-    for name, table in zip(("results", "comparisons", "settings"), tables.values(), strict=True):
+    for name, table in zip(("results", "comparisons", "by_sparsity", "settings"), tables.values(), strict=True):
         write_text(folder / f"{name}.md", markdown(*table))
     write_text(folder / "results.tex", latex(*tables["Results"]))
     drawn = draw(rows, folder)

@@ -46,7 +46,7 @@ def metric_label(metric: str) -> str:
 
 
 def sparsity_curves(rows: list[Row], methods: Sequence[str], title: str) -> Figure:
-    """Student metric by teacher sparsity, a line for each method with a band of one standard deviation over seeds.
+    """Mean student metric over seeds by teacher sparsity, a line for each method.
 
     Args:
         rows: of one task and student.
@@ -54,25 +54,57 @@ def sparsity_curves(rows: list[Row], methods: Sequence[str], title: str) -> Figu
         title: above it.
     """
     figure, axes = plt.subplots(figsize=(6.4, 4))
-    trial = mean_over_seeds(100 * row.value for row in rows if row.method == TRIAL)
-    if trial:
-        axes.axhline(trial.mean, color="black", linewidth=1.2, linestyle="--", label=TRIAL)
-        if trial.deviation is not None:
-            axes.axhspan(trial.mean - trial.deviation, trial.mean + trial.deviation, color="black", alpha=0.08, lw=0)
-    alone = mean_over_seeds(100 * row.value for row in rows if row.method == ALONE)
-    if alone:
-        axes.axhline(alone.mean, color="#777777", linewidth=1.2, linestyle=":", label=ALONE)
+    _lines_without_sparsity(axes, rows)
     for method in methods:
-        points = by_sparsity([row for row in rows if row.method == method], mean_over_seeds)
-        means = np.array([point.mean for point in points.values()])
-        spread = np.array([point.deviation or 0.0 for point in points.values()])
-        axes.plot(list(points), means, linewidth=1.4, **style(method))
-        axes.fill_between(list(points), means - spread, means + spread, color=style(method)["color"], alpha=0.12, lw=0)
-    seeds = len({row.seed for row in rows})
+        _by_sparsity(axes, rows, method, band=False)
     axes.set(xlabel="teacher sparsity (% of heads and neurons removed)", ylabel=metric_label(rows[0].metric))
-    axes.set_title(f"{title} ({seeds} seed{'s' * (seeds > 1)})", loc="left", fontsize=11)
+    axes.set_title(f"{title} ({_seeds(rows)})", loc="left", fontsize=11)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), title="student of")
     return figure
+
+
+def sparsity_panels(rows: list[Row], methods: Sequence[str], title: str) -> Figure:
+    """The same, a panel for each method with a band of one standard deviation and a dot for each seed."""
+    figure, panels = plt.subplots(1, len(methods), figsize=(1 + 2.4 * len(methods), 3.4), sharey=True, squeeze=False)
+    for axes, method in zip(panels[0], methods, strict=True):
+        _lines_without_sparsity(axes, rows)
+        _by_sparsity(axes, rows, method, band=True)
+        mine = [row for row in rows if row.method == method]
+        dots = [row.teacher_sparsity for row in mine], [100 * row.value for row in mine]
+        axes.scatter(*dots, s=9, color=style(method)["color"], alpha=0.6, linewidths=0)
+        axes.set_title(method, fontsize=10)
+    panels[0][0].set_ylabel(metric_label(rows[0].metric))
+    figure.supxlabel("teacher sparsity (% of heads and neurons removed)", y=0.04, fontsize=10)
+    figure.suptitle(f"{title} ({_seeds(rows)})", x=0.02, ha="left", fontsize=11)
+    handles = dict(reversed(pair) for axes in panels[0] for pair in zip(*axes.get_legend_handles_labels(), strict=True))
+    figure.tight_layout()
+    figure.legend(handles.values(), handles, loc="upper left", bbox_to_anchor=(1, 0.9), title="student of")
+    return figure
+
+
+def _seeds(rows: list[Row]) -> str:
+    seeds = len({row.seed for row in rows})
+    return f"{seeds} seed{'s' * (seeds > 1)}"
+
+
+def _lines_without_sparsity(axes: Axes, rows: list[Row]) -> None:
+    """The students of the dense teacher, with a band of one standard deviation over seeds, and of none."""
+    for method, color, dashes in ((TRIAL, "black", "--"), (ALONE, "#777777", ":")):
+        mean = mean_over_seeds(100 * row.value for row in rows if row.method == method)
+        if mean:
+            axes.axhline(mean.mean, color=color, linewidth=1.2, linestyle=dashes, label=method)
+        if mean and mean.deviation is not None and method == TRIAL:
+            axes.axhspan(mean.mean - mean.deviation, mean.mean + mean.deviation, color=color, alpha=0.08, lw=0)
+
+
+def _by_sparsity(axes: Axes, rows: list[Row], method: str, band: bool) -> None:
+    """A method's means by teacher sparsity, and how far seeds are apart."""
+    points = by_sparsity([row for row in rows if row.method == method], mean_over_seeds)
+    means = np.array([point.mean for point in points.values()])
+    spread = np.array([point.deviation or 0.0 for point in points.values()])
+    axes.plot(list(points), means, linewidth=1.4, **style(method))
+    if band:
+        axes.fill_between(list(points), means - spread, means + spread, color=style(method)["color"], alpha=0.18, lw=0)
 
 
 def by_sparsity(rows: Iterable[Row], summary: Callable) -> dict[int, Any]:

@@ -73,10 +73,22 @@ def test_the_table_has_means_and_deviations_over_seeds_and_says_what_is_missing(
 
 
 def test_comparisons_are_paired_over_seeds(outputs):
-    lines = {line[2]: line[3:] for line in report.comparison_table(data.collect([outputs]))}
-    assert lines["lam 0.5, best"][0] == "+4.00"
-    assert lines["lam 0.5, 30 %"][2] == "2 / 1 of 3"
-    assert lines["lam 0.5, 0 %"] == ("+0.00", "-", "0 / 0 of 3", "1.000")
+    rows = data.collect([outputs])
+    lines = {line[2]: line[3:] for overall in (True, False) for line in report.comparison_table(rows, overall)}
+    assert lines["lam 0.5, best"][:2] == ("dense", "+4.00")
+    assert lines["lam 0.5, mean of all cut"][1] == "+1.50"  # 0.625, 0.63 and 0.62 less 0.60, 0.62 and 0.61
+    assert lines["lam 0.5, 30 %"][3] == "2 / 1 of 3"
+    assert lines["lam 0.5, 0 %"] == ("dense", "+0.00", "-", "0 / 0 of 3", "1.000")
+
+
+def test_scores_are_compared_with_random_ones_where_there_are_some(outputs):
+    student = {"student_layer": 2, "student_sparsity": None, "model_type": "kd", "lam": 0.5, "score": "random"}
+    for seed in VALUES:
+        sparse = {sparsity: result(value, teacher={"acc": 0.5}) for sparsity, value in (("30", 0.6), ("60", 0.62))}
+        folder = outputs / f"seed_{seed}" / "rewind" / "kd_2_rte_random"
+        write(folder, {**student, "seed": seed}, {"best_teacher_sparsity": 60, "sparsity": sparse})
+    lines = [line[2:5] for line in report.comparison_table(data.collect([outputs]), True) if line[3] == "random"]
+    assert lines == [("lam 0.5, best", "random", "+3.00"), ("lam 0.5, mean of all cut", "random", "+1.50")]
 
 
 def test_intervals_and_sign_tests_are_scipys():
@@ -106,7 +118,7 @@ def test_a_report_of_real_runs_is_one_page_with_all_figures(tmp_path, monkeypatc
     run_rewinding.main([*student, "--num_train_epochs", "1", "--teacher_sparsity", "0", "50"])
     report.main([])
     names = {path.name for path in Path("report").iterdir()}
-    kinds = ("curves", "heat", "training", "kept", "scores")
+    kinds = ("curves", "panels", "heat", "training", "kept", "scores")
     assert {f"{kind}_rte_2_layers.{form}" for kind in kinds for form in ("png", "pdf")} < names
     page = Path("report/index.html").read_text()
     assert page.count("data:image/png;base64,") == len(kinds)
