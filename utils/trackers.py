@@ -26,17 +26,20 @@ class Tracker:
         if self.report_to == "none":
             return
         self.accelerator = Accelerator(log_with=self.report_to, project_dir=folder)
-        named = {"wandb": {"name": folder.name}, "trackio": {"name": folder.name}}
+        named = {"wandb": {"name": folder.name, "dir": str(folder)}, "trackio": {"name": folder.name}}
         config = {key: value if isinstance(value, int | float | str) else str(value) for key, value in settings.items()}
-        self.accelerator.init_trackers(self.report_to, config=config, init_kwargs=named)
+        project = "tensorboard" if self.report_to == "tensorboard" else "stark"  # the former is a folder
+        self.accelerator.init_trackers(project, config=config, init_kwargs=named)
 
     def curves(self, name: str) -> Callable[[dict[str, float]], None]:
         """What takes each evaluation of a training run, an entry of its history; `name` is the checkpoint's."""
 
         def report(entry: dict[str, float]) -> None:
             if self.accelerator:
-                values = {f"{name}/{key}": value for key, value in entry.items() if key != "update"}
-                self.accelerator.log(values, step=entry["update"])
+                values = {f"{name}/{key}": value for key, value in entry.items()}
+                # the updates of one run's checkpoints all count from 0; wandb drops what comes after a higher step
+                step = entry["update"] if self.report_to == "tensorboard" else None
+                self.accelerator.log(values, step=step)
 
         return report
 
