@@ -245,6 +245,7 @@ def test_a_teacher_made_again_with_the_same_weights_is_the_same_teacher(workplac
     Path("teacher/metrics.json").write_text('{"seconds": 1}')
     run_distillation.main([*FLAGS, *PATHS])
     Path("teacher/metrics.json").write_text('{"seconds": 2}')
+    Path("teacher/scores.safetensors").write_bytes(b"what it was sorted by, which nothing here reads")
     capsys.readouterr()
     run_distillation.main([*FLAGS, *PATHS])
     assert "finished before" in capsys.readouterr().out

@@ -8,15 +8,16 @@ from conftest import small_config
 
 from models.bert import PrunableBert
 from utils.errors import InputError
-from utils.files import read_json, write_json
+from utils.files import read_json, release, write_json
 from utils.run import Run, entry_point, table
 
 
-def make_run(folder) -> Run:
+def make_run(folder, *names: str, **changes) -> Run:
     flags = {"seed": 1, "use_cpu": True, "compile": False, "no_exact_shortcuts": False, "overwrite": False}
     paths = {"data_dir": "nowhere", "output_dir": str(folder)}
-    run = Run(argparse.Namespace(stage="finetuning", task_name="rte", selection_split="dev", **paths, **flags), folder)
-    run.open()
+    args = {"stage": "finetuning", "task_name": "rte", "selection_split": "dev", **paths, **flags, **changes}
+    run = Run(argparse.Namespace(**args), folder)
+    run.open(*names)
     return run
 
 
@@ -43,6 +44,32 @@ def test_a_save_replaces_what_was_there(tmp_path):
     run.save("ckpt", PrunableBert(small_config(num_hidden_layers=1)), result={})
     assert not (tmp_path / "ckpt" / "extra").exists()
     assert len(PrunableBert.from_pretrained(tmp_path / "ckpt").layers) == 1
+
+
+def test_checkpoints_that_are_being_overwritten_do_not_count_until_they_are_made_again(tmp_path):
+    names, model = ("ckpt_0", "ckpt_30"), PrunableBert(small_config())
+    run = make_run(tmp_path, *names)
+    for name in names:
+        run.save(name, model, result={"made": "before"})
+    release()
+    run = make_run(tmp_path, *names, overwrite=True, seed=2)
+    run.save("ckpt_30", model, result={"made": "again"})
+    release()
+    run = make_run(tmp_path, *names, seed=2)  # the one before was stopped here
+    assert (run.result("ckpt_0"), run.result("ckpt_30")) == ({}, {"made": "again"})
+    assert list(run.results()) == ["ckpt_30"]
+    assert (tmp_path / "ckpt_0").is_dir()  # until it is replaced
+    release()
+
+
+def test_results_without_the_arguments_that_made_them_are_not_taken_for_this_runs(tmp_path):
+    run = make_run(tmp_path, "ckpt")
+    run.save("ckpt", PrunableBert(small_config()), result={})
+    run.finish({}, ("",), [])
+    assert run.finished("ckpt")
+    (tmp_path / "args.json").unlink()
+    assert not run.finished("ckpt")
+    release()
 
 
 def test_json_files_are_read_back_and_missing_ones_are_empty(tmp_path):
