@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import random_batch, refused, small_config, write_task, write_vocabulary
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import run_distillation
 import run_finetuning
@@ -216,8 +217,11 @@ def test_every_checkpoint_says_what_it_is_and_curves_go_to_a_tracker(workplace):
     assert "| --learning_rate | 0.001 |" in card
     [digest] = {line.split("digest ")[1] for line in card.splitlines() if "digest" in line}  # one teacher, one start
     assert digest.startswith(read(folder / "args.json")["inputs"]["teacher_model_path"])
-    events = [path for path in folder.rglob("events.out.tfevents.*")]
-    assert any(b"ckpt/loss" in path.read_bytes() for path in events)
+    # settings go to event files of their own, below the curves'
+    [curves] = (path for path in folder.rglob("events.out.tfevents.*") if b"ckpt/loss" in path.read_bytes())
+    events = EventAccumulator(str(curves)).Reload()
+    found = [(event.step, event.value) for event in events.Scalars("ckpt/acc")]
+    assert found == [(entry["update"], pytest.approx(entry["acc"])) for entry in metrics["history"]]
 
 
 def test_a_tracker_that_is_not_installed_is_named(workplace, capsys):
