@@ -47,7 +47,10 @@ def parse_args(argv=None):
     add = parser.add_argument
     add("--model_path", required=True, help="checkpoint folder of a model with a classifier")
     add("--format", choices=tuple(WRITERS), required=True, help="what to write")
-    add("--output_dir", help="folder, replaced if an export wrote it (default <model_path>/../<format>)")
+    add(
+        "--output_dir",
+        help="folder, replaced if an export wrote it (default beside ckpt to <format>, beside ckpt_30 to <format>_30)",
+    )
     add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     return parser.parse_args(argv)
 
@@ -72,8 +75,10 @@ def load_for_inference(path: str) -> PrunableBert:
 
 
 def default_folder(model_path: str, kind: str) -> Path:
-    """Where a checkpoint is exported to if no other place is given: <model_path>/../<kind>."""
-    return Path(os.path.normpath(Path(model_path, "..", kind)))
+    """Where a checkpoint is exported to if no other place is given: ckpt beside it to <kind>, ckpt_30 to <kind>_30."""
+    name = Path(model_path).name
+    number = name.removeprefix("ckpt") if name.startswith("ckpt_") else ""
+    return Path(os.path.normpath(Path(model_path, "..", kind + number)))
 
 
 def widths(model: PrunableBert) -> list[tuple[int, int]]:

@@ -96,6 +96,18 @@ def test_logits_that_onnxruntime_does_not_give_leave_nothing_behind(capsys):
     assert line == "error: onnxruntime's logits are nan off torch's, expected 0.0001 at most"
 
 
+def test_the_checkpoints_of_one_run_are_exported_side_by_side():
+    for name in ("ckpt_0", "ckpt_30"):
+        write_model(Path("run", name), **RTE)
+        export.main(["--model_path", f"run/{name}", "--format", "huggingface"])
+    assert sorted(path.name for path in Path("run").iterdir()) == [
+        "ckpt_0",
+        "ckpt_30",
+        "huggingface_0",
+        "huggingface_30",
+    ]
+
+
 def test_an_export_is_replaced_and_other_files_are_not(capsys):
     write_model(Path("ckpt"), **RTE)
     flags = ["--model_path", "ckpt", "--format", "huggingface", "--output_dir"]

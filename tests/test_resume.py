@@ -230,6 +230,10 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_best_so_far(workplace, 
     kept, teacher = (load_file(f"{path}/model.safetensors") for path in ("outputs/finetune/ft_rte/ckpt", "teacher"))
     for name, weight in kept.items():
         torch.testing.assert_close(weight, teacher[name])
+    with pytest.raises(SystemExit) as stop:  # the same command again does not pass for a run that went well
+        run_finetuning.main([*flags, "--learning_rate", "1e38", "--log_interval", "1"])
+    assert stop.value.code == 1
+    assert f"error: outputs/finetune/ft_rte: {metrics['diverged']}" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_never_a_number_leaves_nothing(workplace, capsys):

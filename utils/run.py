@@ -87,12 +87,20 @@ class Run:
             )
 
     def finished(self, *names: str) -> bool:
-        """Whether the same arguments have written metrics.json and these checkpoints already; says so."""
+        """Whether the same arguments have written metrics.json and these checkpoints already; says so.
+
+        Raises:
+            FloatingPointError: they have, and training had diverged.
+        """
         there = (self.folder / RESULT, *(self.folder / name / "config.json" for name in names))
         same = not differences(read_json(self.folder / "args.json"), self.settings)
         stale = any(self._beside(name, "stale").exists() for name in names)
         if self.args.overwrite or not same or stale or not all(path.is_file() for path in there):
             return False
+        if diverged := read_json(self.folder / RESULT).get("diverged"):
+            raise FloatingPointError(
+                f"{self.folder}: {diverged}; the best weights before are kept, --overwrite starts afresh"
+            )
         logger.info("%s: finished before with the same arguments; --overwrite starts afresh", self.folder)
         return True
 
@@ -198,7 +206,7 @@ class Run:
         """
         seconds = round(time.perf_counter() - self.started, 1)
         if processes.is_main():
-            write_json(self.folder / RESULT, {**metrics, "seconds": seconds})
+            write_json(self.folder / RESULT, {**metrics, "diverged": diverged or None, "seconds": seconds})
         self.tracker.stop()
         logger.info("done in %.1f s\n%s", seconds, table(header, rows))
         logger.info("written to %s", self.folder)
