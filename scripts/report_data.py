@@ -194,6 +194,6 @@ def compare(ours: dict[int, float], theirs: dict[int, float]) -> Comparison | No
 def write_csv(path: Path, rows: list[Row]) -> None:
     """One line a number."""
     with written_beside(path) as beside, open(beside, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(Row.__dataclass_fields__))
+        writer = csv.DictWriter(file, list(Row.__dataclass_fields__), lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
