@@ -51,7 +51,7 @@ class Comparison(NamedTuple):
     """Of two methods over the same seeds."""
 
     difference: float  # mean
-    low: float | None  # of the 95 % interval of Student's t; None of a single seed
+    low: float | None  # of the 95 % interval of Student's t; None of a single seed and of equal differences
     high: float | None
     better: int  # seeds in which the first was
     worse: int
