@@ -255,8 +255,8 @@ def main(argv=None):
         import matplotlib  # noqa: F401, an optional package
     except ImportError:
         raise InputError("no matplotlib for the figures: pip install matplotlib") from None
-    outputs, folder = [Path(output) for output in args.outputs], Path(args.report_dir)
-    rows, settings = data.collect(outputs), data.settings(outputs)
+    runs, folder = list(data.runs(map(Path, args.outputs))), Path(args.report_dir)
+    rows, settings = data.collect(runs), data.settings(runs)
     folder.mkdir(parents=True, exist_ok=True)
     data.write_csv(folder / "results.csv", rows)
     rows = data.with_dense_ends(rows)

@@ -1,5 +1,6 @@
 """What scripts/report.py knows: every run under some folders, as rows, means over seeds, and paired comparisons."""
 
+import argparse
 import csv
 import statistics
 from collections.abc import Iterable, Iterator
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
+from utils.arguments import inside_weights
 from utils.errors import InputError
 from utils.files import read_json, written_beside
 from utils.glue import TASKS
@@ -18,6 +20,7 @@ SETTINGS = (
     + ("learning_rate", "temperature", "alpha", "use_bf16", "use_fp16", "num_processes", "hardware", "cpu_threads")
     + ("torch_version", "transformers_version", "git_commit")
 )
+Run = tuple[Path, dict[str, Any], dict[str, Any]]  # folder, args.json, metrics.json
 TEACHER, ALONE, TRIAL = "the teacher itself", "no teacher", "dense teacher"
 
 
@@ -59,7 +62,7 @@ class Comparison(NamedTuple):
     seeds: int
 
 
-def runs(roots: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:
+def runs(roots: Iterable[Path]) -> Iterator[Run]:
     """Folder, args.json and metrics.json of every finished run below these folders.
 
     Raises:
@@ -73,14 +76,13 @@ def runs(roots: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any], dict[str
             yield folder, read_json(folder / "args.json"), read_json(folder / "metrics.json")
 
 
-def collect(roots: Iterable[Path]) -> list[Row]:
-    """The rows of every finished run below these folders.
+def collect(found: Iterable[Run]) -> list[Row]:
+    """The rows of these runs.
 
     Raises:
-        InputError: there is none below one of them, or two are the same but for other settings, and would count as two
-            seeds.
+        InputError: two are the same but for other settings, and would count as two seeds.
     """
-    rows = [row for run in runs(roots) for row in _rows(*run)]
+    rows = [row for run in found for row in _rows(*run)]
     places: dict[tuple, Row] = {}
     for row in rows:
         same = places.setdefault((row.task, row.student, row.method, row.teacher_sparsity, row.seed), row)
@@ -101,14 +103,14 @@ def with_dense_ends(rows: list[Row]) -> list[Row]:
     return rows + [replace(dense[key[:3]], method=key[3]) for key in sorted(lacking) if key[:3] in dense]
 
 
-def settings(roots: Iterable[Path]) -> dict[str, dict[str, list]]:
-    """What the runs of each task were made with: task -> setting -> all its values; and the hours they took together.
+def settings(found: Iterable[Run]) -> dict[str, dict[str, list]]:
+    """What these runs were made with: task -> setting -> all its values; and the hours they took together.
 
     Hours are those of scoring, training and asking teachers, without loading.
     """
-    found: dict[str, dict[str, list]] = {}
-    for _, args, metrics in runs(roots):
-        mine = found.setdefault(args["task_name"], {"hours": [0.0]})
+    tasks: dict[str, dict[str, list]] = {}
+    for _, args, metrics in found:
+        mine = tasks.setdefault(args["task_name"], {"hours": [0.0]})
         parts = metrics.get("sparsity", {}).values() if "best_teacher_sparsity" in metrics else [metrics]
         known = [
             part.get("train_seconds", part.get("seconds", 0.0)) + part.get("teacher_seconds", 0.0) for part in parts
@@ -118,7 +120,7 @@ def settings(roots: Iterable[Path]) -> dict[str, dict[str, list]]:
             own = name != "model_path" or args.get("stage") == "finetuning"  # where it all begins
             if name in args and own and args[name] not in mine.setdefault(name, []):
                 mine[name].append(args[name])
-    return found
+    return tasks
 
 
 def _rows(folder: Path, args: dict[str, Any], metrics: dict[str, Any]) -> list[Row]:
@@ -153,8 +155,8 @@ def _rows(folder: Path, args: dict[str, Any], metrics: dict[str, Any]) -> list[R
 
 
 def _student(args: dict[str, Any]) -> str:
-    weights = {name: args.get(f"{name}_weight") for name in ("pkd", "tinybert", "minilm")}
-    inside = "".join(f" + {weight:g} {name}" for name, weight in weights.items() if weight)
+    weights = inside_weights(argparse.Namespace(**args))
+    inside = "".join(f" + {weight:g} {name}" for name, weight in weights.items())
     if args.get("student_sparsity") is not None:
         return f"{args['student_sparsity']} % pruned{inside}"
     choice = args.get("layer_choice", "first")
