@@ -15,12 +15,11 @@ from models.features import Features
 from models.losses import check_inside, learn_from, look_inside, task_loss
 from models.pruning import initial_student
 from models.units import CheckpointError
-from utils import arguments, paths, reading
+from utils import arguments, paths
 from utils.batches import load_tokenizer
-from utils.evaluation import evaluate, frozen, predict
-from utils.glue import TASKS
-from utils.run import Run, entry_point
-from utils.training import fit
+from utils.entry import entry_point
+from utils.evaluation import frozen
+from utils.stage import Stage
 
 
 def parse_args(argv=None):
@@ -45,43 +44,46 @@ def parse_args(argv=None):
 @entry_point(CheckpointError)
 def main(argv=None):
     args = parse_args(argv)
-    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
-    weights = arguments.inside_weights(args)
-    run = Run(args, Path(args.output_dir, paths.student_folder(args, args.model_type)))
-    if run.finished("ckpt"):
-        return
-    teacher = run.place(load_model(args.teacher_model_path, task.labels))
+    stage = Stage(args, Path(args.output_dir, paths.student_folder(args, args.model_type)))
+    if not stage.is_finished():
+        distil(stage, args)
+    finish(stage)
+
+
+def distil(stage, args):
+    """Train a smaller student under the dense teacher, or from the labels alone."""
+    teacher = stage.to_device(load_model(args.teacher_model_path, stage.task.labels))
     tokenizer = load_tokenizer(args.teacher_model_path, args.student_model_path)
-    source = load_model(args.student_model_path, task.labels)
-    student = run.place(initial_student(source, args.student_layer, args.student_sparsity, args.layer_choice))
-    read = reading.reader(args, tokenizer, run.device, teacher.config, student.config)
-    train, dev = read("train"), read("dev")
-    test = read("test") if args.do_test else None
+    source = load_model(args.student_model_path, stage.task.labels)
+    student = stage.to_device(initial_student(source, args.student_layer, args.student_sparsity, args.layer_choice))
+    data = stage.load_data(tokenizer, teacher.config, student.config)
+    weights = arguments.inside_weights(args)
     check_inside(weights, student.config, teacher.config)
-    run.open("ckpt")
+    stage.start()
+    if stage.is_trained("ckpt"):  # by another process in the meantime
+        return
 
     # what the dense teacher says of every training example; then it is not needed any more
-    selecting, reporting = reading.selecting_and_reporting(args, dev)
-    teacher_metrics = evaluate(teacher, reporting, task.metric, batch_size, dtype)
+    teacher_metrics = stage.evaluate(teacher, data.dev_report)
     loss = task_loss
     if args.model_type == "kd":
-        teacher_says = frozen(teacher, train, batch_size, not args.no_teacher_cache, dtype)
+        batch_size = args.per_device_eval_batch_size
+        teacher_says = frozen(teacher, data.train, batch_size, not args.no_teacher_cache, stage.dtype)
         loss = learn_from(teacher_says, args.temperature, args.alpha)
         if weights:
             loss = look_inside(loss, weights, Features(student), Features(teacher))
     del teacher, source
 
-    on_dev = partial(evaluate, student, selecting, task.metric, batch_size, dtype)
-    recipe, kept, curves = arguments.recipe(args), run.state("ckpt"), run.tracker.curves("ckpt")
-    result = fit(student, train, loss, recipe, on_dev, args.selection_metric, kept, curves)
+    result = stage.train("ckpt", student, data, loss)
+    report = stage.report(student, data.dev_report)
+    stage.save("ckpt", student, tokenizer, result={"teacher": teacher_metrics, **result._asdict(), **report})
 
-    report = evaluate(student, reporting, task.metric, batch_size, dtype)
-    metrics = {"teacher": teacher_metrics, **result._asdict(), "report": report}
-    run.save("ckpt", student, tokenizer, result=metrics)
-    if test:
-        run.submit(task, predict(student, test, batch_size, dtype))
-    rows = [("teacher", *teacher_metrics.values()), ("student", *report.values())]
-    run.finish(metrics, ("", *report), rows, result.diverged)
+
+def finish(stage):
+    """Write what the student came to, and print it below its teacher's."""
+    result = stage.results()["ckpt"]
+    rows = [("teacher", *result["teacher"].values()), ("student", *result["report"].values())]
+    stage.finish(result, ("", *result["report"]), rows, load=partial(load_model, labels=stage.task.labels))
 
 
 if __name__ == "__main__":

@@ -11,12 +11,10 @@ from pathlib import Path
 from models.bert import load_model
 from models.losses import task_loss
 from models.units import CheckpointError
-from utils import arguments, reading
+from utils import arguments
 from utils.batches import load_tokenizer
-from utils.evaluation import evaluate, predict
-from utils.glue import TASKS
-from utils.run import Run, entry_point
-from utils.training import fit
+from utils.entry import entry_point
+from utils.stage import Stage
 
 
 def parse_args(argv=None):
@@ -32,30 +30,30 @@ def parse_args(argv=None):
 @entry_point(CheckpointError)
 def main(argv=None):
     args = parse_args(argv)
-    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
-    run = Run(args, Path(args.output_dir, f"{args.model_type}_{args.task_name}"))
-    if run.finished("ckpt"):
+    stage = Stage(args, Path(args.output_dir, f"{args.model_type}_{args.task_name}"))
+    if not stage.is_finished():
+        finetune(stage, args)
+    finish(stage)
+
+
+def finetune(stage, args):
+    """Train a pretrained encoder and a new classifier for the task's labels."""
+    model = stage.to_device(load_model(args.model_path, stage.task.labels, fine_tuned=False))
+    tokenizer = load_tokenizer(args.model_path)
+    data = stage.load_data(tokenizer, model.config)
+    stage.start()
+    if stage.is_trained("ckpt"):  # by another process in the meantime
         return
 
-    # a pretrained encoder and a new classifier for the task's labels
-    model = run.place(load_model(args.model_path, task.labels, fine_tuned=False))
-    tokenizer = load_tokenizer(args.model_path)
-    read = reading.reader(args, tokenizer, run.device, model.config)
-    train, dev = read("train"), read("dev")
-    test = read("test") if args.do_test else None
-    run.open("ckpt")
+    result = stage.train("ckpt", model, data, task_loss)
+    stage.save("ckpt", model, tokenizer, result={**result._asdict(), **stage.report(model, data.dev_report)})
 
-    selecting, reporting = reading.selecting_and_reporting(args, dev)
-    on_dev = partial(evaluate, model, selecting, task.metric, batch_size, dtype)
-    recipe, kept, curves = arguments.recipe(args), run.state("ckpt"), run.tracker.curves("ckpt")
-    result = fit(model, train, task_loss, recipe, on_dev, args.selection_metric, kept, curves)
 
-    report = evaluate(model, reporting, task.metric, batch_size, dtype)
-    metrics = {**result._asdict(), "report": report}
-    run.save("ckpt", model, tokenizer, result=metrics)
-    if test:
-        run.submit(task, predict(model, test, batch_size, dtype))
-    run.finish(metrics, ("update", *report), [(result.best_update, *report.values())], result.diverged)
+def finish(stage):
+    """Write what the teacher came to, and print it."""
+    result = stage.results()["ckpt"]
+    rows = [(result["best_update"], *result["report"].values())]
+    stage.finish(result, ("update", *result["report"]), rows, load=partial(load_model, labels=stage.task.labels))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 Writes outputs/prune/ft_<task>/ckpt, which run_distillation.py cuts at --student_sparsity.
 """
 
+from functools import partial
 from pathlib import Path
 
 from models.bert import load_model
@@ -12,11 +13,11 @@ from models.losses import task_loss
 from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import check_uncut, group_means, mask_gradients, normalise, save_scores
 from models.units import CheckpointError
-from utils import arguments, paths, reading
+from utils import arguments, paths
 from utils.batches import load_tokenizer
-from utils.evaluation import autocast, evaluate, predict
-from utils.glue import TASKS
-from utils.run import Run, entry_point
+from utils.entry import entry_point
+from utils.evaluation import autocast
+from utils.stage import Stage
 
 
 def parse_args(argv=None):
@@ -31,30 +32,40 @@ def parse_args(argv=None):
 @entry_point(CheckpointError)
 def main(argv=None):
     args = parse_args(argv)
-    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
-    run = Run(args, Path(args.output_dir, f"{args.model_type}_{args.task_name}"))
-    if run.finished("ckpt"):
-        return
-    model = run.place(load_model(args.model_path, task.labels))
+    stage = Stage(args, Path(args.output_dir, f"{args.model_type}_{args.task_name}"))
+    if not stage.is_finished():
+        prune(stage, args)
+    finish(stage)
+
+
+def prune(stage, args):
+    """Sort the units of every layer, the most expressive first: cutting takes them from the end."""
+    model = stage.to_device(load_model(args.model_path, stage.task.labels))
     tokenizer = load_tokenizer(args.model_path)
-    read = reading.reader(args, tokenizer, run.device, model.config)
-    selecting, reporting = reading.selecting_and_reporting(args, read("dev"))
+    data = stage.load_data(tokenizer, model.config, train=False)
     check_uncut(model)
-    run.open("ckpt")
+    stage.start()
+    if stage.is_trained("ckpt"):  # by another process in the meantime
+        return
 
     # how far does the task loss move when a unit is switched off?
-    losses = task_loss(predict(model, selecting, batch_size, dtype), selecting)
-    with autocast(model, dtype):
-        [gradients] = mask_gradients(model, selecting.by_length(batch_size), [task_loss])
+    losses = task_loss(stage.predict(model, data.dev_select), data.dev_select)
+    with autocast(model, stage.dtype):
+        [gradients] = mask_gradients(model, data.dev_select.by_length(args.per_device_eval_batch_size), [task_loss])
     expressive = normalise(gradients)
 
-    # the best units of every layer first: cutting takes them from the end
     sort_units(model, expressive)
-    by_sparsity = {s: evaluate(cut(model, s), reporting, task.metric, batch_size, dtype) for s in SPARSITIES}
+    by_sparsity = {s: stage.evaluate(cut(model, s), data.dev_report) for s in SPARSITIES}
+    result = {"sparsity": by_sparsity, "task_loss_per_dev_batch": group_means(losses)}
+    stage.save("ckpt", model, tokenizer, result=result, write=partial(save_scores, expressive=expressive))
 
-    metrics = {"sparsity": by_sparsity, "task_loss_per_dev_batch": group_means(losses)}
-    run.save("ckpt", model, tokenizer, result=metrics, write=lambda folder: save_scores(folder, expressive=expressive))
-    run.finish(metrics, ("sparsity", *by_sparsity[0]), ((s, *row.values()) for s, row in by_sparsity.items()))
+
+def finish(stage):
+    """Write what the model comes to at each sparsity, and print it."""
+    result = stage.results()["ckpt"]
+    by_sparsity = result["sparsity"]
+    rows = [(sparsity, *metrics.values()) for sparsity, metrics in by_sparsity.items()]
+    stage.finish(result, ("sparsity", *by_sparsity["0"]), rows)
 
 
 if __name__ == "__main__":

@@ -8,22 +8,23 @@ Writes outputs/rewind/{layer_dropped,parameter_pruned}/kd_<student>_<task>_<lam>
 
 import copy
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from models.bert import load_model
 from models.features import Features
 from models.losses import check_inside, learn_from, look_inside
 from models.pruning import cut, initial_student
 from models.units import CheckpointError
-from utils import arguments, paths, reading
+from utils import arguments, paths
 from utils.batches import load_tokenizer
-from utils.evaluation import evaluate, frozen, predict
+from utils.entry import entry_point
+from utils.evaluation import frozen
 from utils.files import read_json
 from utils.flags import number
-from utils.glue import TASKS
-from utils.run import Run, entry_point
-from utils.training import fit
+from utils.stage import Stage
 
 
 def parse_args(argv=None):
@@ -52,77 +53,83 @@ def parse_args(argv=None):
     return args
 
 
-def sparse_teachers(teacher, sparsities, train, reporting, task, args):
-    """At each sparsity: it, the cut teacher's dev metrics, what it says, what it says inside, the seconds that took."""
-    dtype, batch_size = arguments.precision(args), args.per_device_eval_batch_size
-    for sparsity in sparsities:
-        sparse = cut(teacher, sparsity)
-        metrics = evaluate(sparse, reporting, task.metric, batch_size, dtype)
-        start = time.perf_counter()
-        teacher_says = frozen(sparse, train, batch_size, not args.no_teacher_cache, dtype)
-        inside = Features(sparse) if arguments.inside_weights(args) else None
-        yield sparsity, metrics, teacher_says, inside, time.perf_counter() - start
-
-
 @entry_point(CheckpointError)
 def main(argv=None):
     args = parse_args(argv)
-    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
-    weights = arguments.inside_weights(args)
-    run = Run(args, Path(args.output_dir, paths.student_folder(args, args.model_type, by_score=True)))
-    teacher = run.place(load_model(args.teacher_model_path, task.labels))
-    names = {sparsity: f"ckpt_{sparsity}" for sparsity in paths.teacher_sparsities(args, teacher.config)}
-    if run.finished(*names.values()):
-        return
+    stage = Stage(args, Path(args.output_dir, paths.student_folder(args, args.model_type, by_score=True)))
+    sparsities = paths.teacher_sparsities(args)
+    stage.names = [paths.checkpoint_name(sparsity) for sparsity in sparsities]
+    if not stage.is_finished():
+        rewind(stage, args, sparsities)
+    finish(stage)
+
+
+class SparseTeacher(NamedTuple):
+    """The teacher cut at one sparsity, as far as its student has to know it."""
+
+    sparsity: int  # percent
+    metrics: dict[str, float]
+    says: Callable  # batch -> logits (B, C)
+    inside: Features | None
+    seconds: float  # that its logits on the training set took
+
+
+def sparse_teachers(stage, teacher, sparsities, data):
+    """Cut the teacher at each sparsity, one after the other, and have it predict the training set."""
+    args = stage.args
+    for sparsity in sparsities:
+        sparse = cut(teacher, sparsity)
+        metrics = stage.evaluate(sparse, data.dev_report)
+        start = time.perf_counter()
+        says = frozen(sparse, data.train, args.per_device_eval_batch_size, not args.no_teacher_cache, stage.dtype)
+        inside = Features(sparse) if arguments.inside_weights(args) else None
+        yield SparseTeacher(sparsity, metrics, says, inside, time.perf_counter() - start)
+
+
+def rewind(stage, args, sparsities):
+    """For each teacher sparsity, start the student again from its initial weights and distil it."""
+    teacher = stage.to_device(load_model(args.teacher_model_path, stage.task.labels))
     tokenizer = load_tokenizer(args.teacher_model_path, args.student_model_path)
-    source = load_model(args.student_model_path, task.labels)
-    initial = run.place(initial_student(source, args.student_layer, args.student_sparsity, args.layer_choice))
-    read = reading.reader(args, tokenizer, run.device, teacher.config, initial.config)
-    train, dev = read("train"), read("dev")
-    test = read("test") if args.do_test else None
-    selecting, reporting = reading.selecting_and_reporting(args, dev)
+    source = load_model(args.student_model_path, stage.task.labels)
+    initial = stage.to_device(initial_student(source, args.student_layer, args.student_sparsity, args.layer_choice))
+    data = stage.load_data(tokenizer, teacher.config, initial.config)
+    weights = arguments.inside_weights(args)
     check_inside(weights, initial.config, teacher.config)
-    run.open(*names.values())
+    stage.start()
 
     # what the sparse teachers say of the training examples; then they are not needed any more
-    unfinished = [sparsity for sparsity, name in names.items() if not run.result(name)]
-    teachers = sparse_teachers(teacher, unfinished, train, reporting, task, args)
+    untrained = [sparsity for sparsity in sparsities if not stage.is_trained(paths.checkpoint_name(sparsity))]
+    teachers = sparse_teachers(stage, teacher, untrained, data)
     if not args.no_teacher_cache:
         teachers = list(teachers)
     del teacher, source
 
-    for sparsity, teacher_metrics, teacher_says, teacher_inside, teacher_seconds in teachers:
-        # the student starts again from its initial weights
-        student, name = copy.deepcopy(initial), names[sparsity]
-        on_dev = partial(evaluate, student, selecting, task.metric, batch_size, dtype)
-        loss = learn_from(teacher_says, args.temperature, args.alpha)
+    for sparse in teachers:
+        student, name = copy.deepcopy(initial), paths.checkpoint_name(sparse.sparsity)
+        loss = learn_from(sparse.says, args.temperature, args.alpha)
         if weights:
-            loss = look_inside(loss, weights, Features(student), teacher_inside)
-        recipe, kept, curves = arguments.recipe(args), run.state(name), run.tracker.curves(name)
-        result = fit(student, train, loss, recipe, on_dev, args.selection_metric, kept, curves)
-        report = evaluate(student, reporting, task.metric, batch_size, dtype)
-        metrics = {"teacher": teacher_metrics, "teacher_seconds": teacher_seconds, **result._asdict(), "report": report}
-        run.save(name, student, tokenizer, result=metrics)
-
-    # of this run and of others that made other sparsities of the same sweep
-    metrics = {int(name.split("_")[1]): result for name, result in run.results().items()}
-    best = max(metrics, key=lambda sparsity: metrics[sparsity]["dev"][args.selection_metric])
-    if test:
-        student = run.place(load_model(str(run.folder / f"ckpt_{best}"), task.labels))
-        run.submit(task, predict(student, test, batch_size, dtype))
-    finish(run, dict(sorted(metrics.items())), best, args.selection_metric)
+            loss = look_inside(loss, weights, Features(student), sparse.inside)
+        result = stage.train(name, student, data, loss)
+        report = stage.report(student, data.dev_report)
+        of_teacher = {"teacher": sparse.metrics, "teacher_seconds": sparse.seconds}
+        stage.save(name, student, tokenizer, result={**of_teacher, **result._asdict(), **report})
 
 
-def finish(run, metrics, best, name):
-    """Write what all sparsities came to, and print it beside the trial student's."""
-    trial = read_json(Path(run.args.teacher_model_path).parent / "metrics.json").get("student", {})
+def finish(stage):
+    """Write what all sparsities came to, of this run and of others of the same sweep; print it beside the trial's."""
+    metric = stage.args.selection_metric
+    results = {paths.sparsity_of(name): result for name, result in stage.results().items()}
+    best = [paths.sparsity_of(name) for name in stage.best()]
+    trial = read_json(Path(stage.args.teacher_model_path, "metrics.json")).get("student", {})
     rows = [
-        (f"{sparsity} *" if sparsity == best else sparsity, row["report"][name], row["teacher"][name], trial.get(name))
-        for sparsity, row in metrics.items()
+        # of several that tie, none is the best
+        (f"{s} *" if best == [s] else s, row["report"][metric], row["teacher"][metric], trial.get(metric))
+        for s, row in results.items()
     ]
-    header = ("teacher sparsity", f"student {name}", "its teacher", "trial student")
-    diverged = "; ".join(f"teacher sparsity {s}: {row['diverged']}" for s, row in metrics.items() if row["diverged"])
-    run.finish({"best_teacher_sparsity": best, "trial_student": trial, "sparsity": metrics}, header, rows, diverged)
+    header = ("teacher sparsity", f"student {metric}", "its teacher", "trial student")
+    metrics = {"best_teacher_sparsity": best[0], "tied": best[1:], "trial_student": trial, "sparsity": results}
+    notes = [f"{' and '.join(map(str, best))} % tie, none is marked as the best"] if len(best) > 1 else []
+    stage.finish(metrics, header, rows, notes, load=partial(load_model, labels=stage.task.labels))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Writes outputs/stark/{layer_dropped,parameter_pruned}/kd_<student>_<task>_<lam>/
 sparsity, as run_rewinding.py does.
 """
 
+from functools import partial
 from pathlib import Path
 
 from models.bert import load_model
@@ -22,11 +23,11 @@ from models.scores import (
     save_scores,
 )
 from models.units import CheckpointError
-from utils import arguments, paths, reading
+from utils import arguments, paths
 from utils.batches import load_tokenizer
-from utils.evaluation import autocast, evaluate, predict
-from utils.glue import TASKS
-from utils.run import Run, entry_point
+from utils.entry import entry_point
+from utils.evaluation import autocast
+from utils.stage import Stage
 
 
 def parse_args(argv=None):
@@ -48,24 +49,30 @@ def parse_args(argv=None):
 @entry_point(CheckpointError)
 def main(argv=None):
     args = parse_args(argv)
-    task, batch_size, dtype = TASKS[args.task_name], args.per_device_eval_batch_size, arguments.precision(args)
-    run = Run(args, Path(args.output_dir, paths.student_folder(args, args.model_type, by_score=True)))
-    if run.finished("ckpt"):
-        return
-    teacher = run.place(load_model(args.teacher_model_path, task.labels))
+    stage = Stage(args, Path(args.output_dir, paths.student_folder(args, args.model_type, by_score=True)))
+    if not stage.is_finished():
+        sparsify(stage, args)
+    finish(stage)
+
+
+def sparsify(stage, args):
+    """Sort the teacher's units, the most knowledgeable of every layer first: cutting takes them from the end."""
+    teacher = stage.to_device(load_model(args.teacher_model_path, stage.task.labels))
     tokenizer = load_tokenizer(args.teacher_model_path, args.student_model_path)
-    student = run.place(load_model(args.student_model_path, task.labels))
-    read = reading.reader(args, tokenizer, run.device, teacher.config, student.config)
-    selecting, reporting = reading.selecting_and_reporting(args, read("dev"))
-    scoring = selecting if args.score_split == "dev" else read("train")
+    student = stage.to_device(load_model(args.student_model_path, stage.task.labels))
+    data = stage.load_data(tokenizer, teacher.config, student.config, train=args.score_split == "train")
     check_uncut(teacher)
-    run.open("ckpt")
+    stage.start()
+    if stage.is_trained("ckpt"):  # by another process in the meantime
+        return
 
     # how far do the task loss and the gap to the student move when a unit of the teacher is switched off?
-    teacher_logits, student_logits = (predict(model, scoring, batch_size, dtype) for model in (teacher, student))
+    examples = data.train if args.score_split == "train" else data.dev_select
+    teacher_logits, student_logits = (stage.predict(model, examples) for model in (teacher, student))
     distance = distance_to(student_logits, args.temperature, args.alpha)
-    with autocast(teacher, dtype):
-        gradients = mask_gradients(teacher, scoring.by_length(batch_size), [task_loss, distance])
+    with autocast(teacher, stage.dtype):
+        batches = examples.by_length(args.per_device_eval_batch_size)
+        gradients = mask_gradients(teacher, batches, [task_loss, distance])
     expressive, friendly = (normalise(gradient) for gradient in gradients)
     scores = {"expressive": expressive, "friendly": friendly}
     scores["knowledgeable"] = interpolate(expressive, friendly, args.lam)
@@ -74,18 +81,23 @@ def main(argv=None):
     if args.score == "magnitude":
         scores["magnitude"] = normalise(magnitudes(teacher))
 
-    # the most knowledgeable units of every layer first: cutting takes them from the end
     sort_units(teacher, scores[args.score])
-    by_sparsity = {s: evaluate(cut(teacher, s), reporting, task.metric, batch_size, dtype) for s in SPARSITIES}
-
-    losses = distillation_loss(student_logits, teacher_logits, scoring, args.temperature, args.alpha)
-    metrics = {
-        "student": evaluate(student, reporting, task.metric, batch_size, dtype),
+    by_sparsity = {s: stage.evaluate(cut(teacher, s), data.dev_report) for s in SPARSITIES}
+    losses = distillation_loss(student_logits, teacher_logits, examples, args.temperature, args.alpha)
+    result = {
+        "student": stage.evaluate(student, data.dev_report),
         "sparsity": by_sparsity,
         f"distillation_loss_per_{args.score_split}_batch": group_means(losses),
     }
-    run.save("ckpt", teacher, tokenizer, result=metrics, write=lambda folder: save_scores(folder, **scores))
-    run.finish(metrics, ("sparsity", *by_sparsity[0]), ((s, *row.values()) for s, row in by_sparsity.items()))
+    stage.save("ckpt", teacher, tokenizer, result=result, write=partial(save_scores, **scores))
+
+
+def finish(stage):
+    """Write what the teacher comes to at each sparsity, and print it."""
+    result = stage.results()["ckpt"]
+    by_sparsity = result["sparsity"]
+    rows = [(sparsity, *metrics.values()) for sparsity, metrics in by_sparsity.items()]
+    stage.finish(result, ("sparsity", *by_sparsity["0"]), rows)
 
 
 if __name__ == "__main__":

@@ -32,11 +32,12 @@ from models.bert import PrunableBert
 from models.units import CheckpointError
 from scripts import export
 from utils.arguments import Parser
+from utils.entry import entry_point
 from utils.errors import InputError
 from utils.files import checkpoint_digest, read_json, write_json
 from utils.flags import number
 from utils.machine import hardware, versions
-from utils.run import entry_point, table
+from utils.tables import table
 
 BATCHES, LENGTHS = (1, 8, 32), (32, 128)
 WARM_UP = 3  # runs

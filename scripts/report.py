@@ -24,10 +24,10 @@ from safetensors.numpy import load_file
 from models.units import kept_units
 from scripts import report_data as data
 from utils.arguments import Parser
+from utils.entry import entry_point
 from utils.errors import InputError
 from utils.files import read_json, write_text
 from utils.glue import TASKS
-from utils.run import entry_point
 
 HEADER = ("task", "student", "method", "metric x 100", "seeds", "selected on")
 NUMBERS = ("difference x 100", "95 % interval", "better / worse", "sign test p")

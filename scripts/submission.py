@@ -17,10 +17,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from utils.arguments import Parser
+from utils.entry import entry_point
 from utils.errors import InputError
 from utils.files import written_beside
 from utils.glue import NLI, TASKS
-from utils.run import entry_point, table
+from utils.tables import table
 
 HEADER = "index\tprediction"
 ROWS = {  # of GLUE's test sets

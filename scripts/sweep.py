@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import submitit
 import torch
+from utils.run import RESULT, differences, entry_point, settings, table
 
 import run_distillation
 import run_finetuning
@@ -33,7 +34,6 @@ from utils.errors import InputError
 from utils.files import is_locked, read_json
 from utils.flags import number, sparsity
 from utils.glue import TASKS
-from utils.run import RESULT, differences, entry_point, settings, table
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = {

@@ -86,6 +86,12 @@ def checkpoint_digest(folder: Path) -> str:
     return fingerprint(kept)
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a checkpoint still has the weights that may be deleted to save space."""
+    found = [path for kind in ("*.safetensors", "*.bin") for path in folder.glob(kind)]
+    return any(path.name != "scores.safetensors" for path in found)
+
+
 _held: dict[Path, TextIO] = {}
 
 

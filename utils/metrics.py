@@ -62,3 +62,35 @@ def compute_metrics(metric: str, logits: np.ndarray, labels: np.ndarray) -> Metr
     if math.isnan(float(logits.sum())):
         raise FloatingPointError("logits that are not numbers: the model has diverged")
     return METRICS[metric](predictions_of(logits), labels)
+
+
+def baseline(labels: np.ndarray, names: tuple[str, ...]) -> dict[str, float | int | str]:
+    """What numbers on these rows have to be compared with: how many rows, the commoner class and its share.
+
+    Args:
+        labels: (N,), class ids or scores.
+        names: of the classes; () for scores, which have no commoner class: there a correlation of 0 says as much.
+    """
+    if not names:
+        return {"rows": len(labels)}
+    counts = np.bincount(labels, minlength=len(names))
+    commoner = int(counts.argmax())
+    return {
+        "rows": len(labels),
+        "commoner_class": names[commoner],
+        "commoner_share": float(counts[commoner] / len(labels)),
+    }
+
+
+def only_answer(predictions: np.ndarray, names: tuple[str, ...]) -> str | None:
+    """The class, or score, that is predicted for every row, (N,); None if there are several."""
+    first = predictions[0]
+    if not (predictions == first).all():
+        return None
+    return names[int(first)] if names else f"{first:.3f}"
+
+
+def best_of(values: dict[str, float]) -> list[str]:
+    """The names with the highest value, in their order: several if they tie."""
+    highest = max(values.values())
+    return [name for name, value in values.items() if value == highest]

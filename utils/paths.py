@@ -1,14 +1,32 @@
-"""The paths from one stage to the next, and what a stage takes from the checkpoint of an earlier one."""
+"""The tree of outputs: folders and names of checkpoints, built and read back here alone."""
 
 import argparse
+import re
 from pathlib import Path
-from typing import Any
 
-from utils.arguments import Parser
 from utils.errors import InputError
+from utils.files import read_json
+
+CHECKPOINT = "ckpt"
 
 
-def default_paths(parser: Parser, args: argparse.Namespace, **paths: tuple[str, str]) -> None:
+def checkpoint_name(teacher_sparsity: int | None = None) -> str:
+    """The folder of a stage's checkpoint, ckpt, or of a rewind's at a teacher sparsity (percent), ckpt_30."""
+    return CHECKPOINT if teacher_sparsity is None else f"{CHECKPOINT}_{teacher_sparsity}"
+
+
+def sparsity_of(name: str) -> int | None:
+    """The teacher sparsity (percent) that a checkpoint's name ends in; None of ckpt and of what is no checkpoint."""
+    match = re.fullmatch(rf"{CHECKPOINT}_(0|[1-9]\d?)", name)
+    return int(match[1]) if match else None
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether `checkpoint_name` can have built this name; ckpt_0.bak and ckpt_0_copy are nobody's."""
+    return name == CHECKPOINT or sparsity_of(name) is not None
+
+
+def default_paths(parser: argparse.ArgumentParser, args: argparse.Namespace, **paths: tuple[str, str]) -> None:
     """Fill in the model paths that were not given and say what is missing of them.
 
     Args:
@@ -41,15 +59,16 @@ def student_source(args: argparse.Namespace) -> tuple[str, str]:
     return f"outputs/prune/ft_{args.task_name}/ckpt", "run_pruning.py"
 
 
-def teacher_sparsities(args: argparse.Namespace, config: Any) -> list[int]:
+def teacher_sparsities(args: argparse.Namespace) -> list[int]:
     """The sparsities of the sparse teacher that --teacher_sparsity asks for, ascending; all without it.
 
     Raises:
         InputError: the teacher's checkpoint was not sorted by stage 4, or does not know one of them.
     """
-    known = sorted(map(int, getattr(config, "sparsity_map", {})))
-    if not known:
+    sparsity_map = read_json(Path(args.teacher_model_path, "config.json")).get("sparsity_map")
+    if not sparsity_map or not isinstance(sparsity_map, dict) or not all(key.isdigit() for key in sparsity_map):
         raise InputError(f"{args.teacher_model_path}: no sparsity_map in config.json, expected a teacher of stage 4")
+    known = sorted(map(int, sparsity_map))
     if unknown := sorted(set(args.teacher_sparsity or ()) - set(known)):
         raise InputError(
             f"--teacher_sparsity {unknown[0]}: the teacher's checkpoint knows {', '.join(map(str, known))}"

@@ -21,8 +21,16 @@ EVERY = 60.0  # seconds between saves, unless told
 class StateFile:
     """One file with all that a run needs to go on; `interval` updates between saves, or at evaluations each minute."""
 
-    def __init__(self, path: Path, interval: int | None = None):
-        self.path, self.interval, self.last = path, interval, time.monotonic()
+    def __init__(self, path: Path, interval: int | None = None, run_id: str = ""):
+        self.path, self.interval, self.last, self.run_id = path, interval, time.monotonic(), run_id
+
+    @staticmethod
+    def of_run(path: Path) -> str | None:
+        """The run whose training the file at this path is of."""
+        try:
+            return torch.load(path, mmap=True, weights_only=True).get("run_id")
+        except Exception:
+            return None
 
     def due(self, update: int, evaluated: bool) -> bool:
         """Whether to save after this update; the same on all processes."""
@@ -40,7 +48,7 @@ class StateFile:
         if processes.is_main():
             try:
                 with written_beside(self.path) as beside:
-                    torch.save({**state, "random": randomness}, beside)
+                    torch.save({**state, "random": randomness, "run_id": self.run_id}, beside)
             except RuntimeError as error:  # what torch makes of a full disk
                 raise OSError(f"{self.path}: cannot be written: {str(error).splitlines()[0]}") from error
         self.last = time.monotonic()
@@ -57,6 +65,8 @@ class StateFile:
             state = torch.load(self.path, map_location=device, weights_only=True)
         except Exception as error:  # torch has many for a file that is not one of its own
             raise InputError(f"{self.path}: cannot be read; --overwrite starts afresh") from error
+        if state.pop("run_id", self.run_id) != self.run_id:
+            return None
         saved = state.pop("random")
         if len(saved) != processes.count():
             raise InputError(f"{self.path}: of {len(saved)} processes, these are {processes.count()}")

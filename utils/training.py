@@ -23,7 +23,7 @@ from utils.batches import Batch, Examples
 from utils.evaluation import autocast
 from utils.metrics import Metrics
 from utils.resume import StateFile
-from utils.run import set_seed
+from utils.seeds import set_seed
 from utils.vocabulary import seen_rows
 
 logger = logging.getLogger("stark")

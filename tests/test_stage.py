@@ -7,18 +7,22 @@ import pytest
 from conftest import small_config
 
 from models.bert import PrunableBert
+from utils.entry import entry_point
 from utils.errors import InputError
 from utils.files import read_json, release, write_json
-from utils.run import Run, entry_point, table
+from utils.stage import Stage
+from utils.tables import table
 
 
-def make_run(folder, *names: str, **changes) -> Run:
+def make_run(folder, *names: str, **changes) -> Stage:
     flags = {"seed": 1, "use_cpu": True, "compile": False, "no_exact_shortcuts": False, "overwrite": False}
     paths = {"data_dir": "nowhere", "output_dir": str(folder)}
     args = {"stage": "finetuning", "task_name": "rte", "selection_split": "dev", **paths, **flags, **changes}
-    run = Run(argparse.Namespace(**args), folder)
-    run.open(*names)
-    return run
+    flags = {"use_fp16": False, "use_bf16": False}
+    stage = Stage(argparse.Namespace(**flags, **args), folder)
+    stage.names = list(names) or ["ckpt"]
+    stage.start()
+    return stage
 
 
 class Breaks:
@@ -35,6 +39,7 @@ def test_a_failed_save_leaves_the_earlier_checkpoint_as_it_was(tmp_path):
         run.save("ckpt", model, Breaks(), result={})
     assert {path.name: path.read_bytes() for path in (tmp_path / "out" / "ckpt").iterdir()} == before
     run.save("ckpt", model, result={})
+    release()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["args.json", "ckpt", "log.txt"]
 
 
@@ -56,7 +61,8 @@ def test_checkpoints_that_are_being_overwritten_do_not_count_until_they_are_made
     run.save("ckpt_30", model, result={"made": "again"})
     release()
     run = make_run(tmp_path, *names, seed=2)  # the one before was stopped here
-    assert (run.result("ckpt_0"), run.result("ckpt_30")) == ({}, {"made": "again"})
+    assert run.folder.result("ckpt_0") == {}
+    assert run.folder.result("ckpt_30")["made"] == "again"
     assert list(run.results()) == ["ckpt_30"]
     assert (tmp_path / "ckpt_0").is_dir()  # until it is replaced
     release()
@@ -66,9 +72,11 @@ def test_results_without_the_arguments_that_made_them_are_not_taken_for_this_run
     run = make_run(tmp_path, "ckpt")
     run.save("ckpt", PrunableBert(small_config()), result={})
     run.finish({}, ("",), [])
-    assert run.finished("ckpt")
-    (tmp_path / "args.json").unlink()
-    assert not run.finished("ckpt")
+    assert run.is_finished()
+    (tmp_path / "args.json").unlink()  # which is derived
+    assert run.is_finished()
+    (tmp_path / "ckpt" / "args.json").unlink()
+    assert not run.is_finished()
     release()
 
 

@@ -1,0 +1,43 @@
+"""How a script ends: errors in one line, with an exit status that says whose they are."""
+
+import functools
+import sys
+import traceback
+from collections.abc import Callable
+
+import torch
+from safetensors import SafetensorError
+
+from utils import processes
+from utils.errors import InputError
+from utils.files import release
+
+
+def entry_point(*user_errors: type[Exception]) -> Callable[[Callable], Callable]:
+    """Decorate a script's main: errors are one line on stderr, with exit status 2 if the user's input caused them.
+
+    A full disk, a folder that cannot be written, memory that ends and numbers that are none leave with status 1. With
+    --debug the traceback comes, too.
+    """
+    theirs = (InputError, *user_errors)
+    ours = (OSError, SafetensorError, FloatingPointError, MemoryError, torch.OutOfMemoryError)
+
+    def decorate(main: Callable) -> Callable:
+        @functools.wraps(main)
+        def wrapped(argv: list[str] | None = None) -> None:
+            try:
+                main(argv)
+            except (*theirs, *ours, RuntimeError) as error:
+                if not isinstance(error, (*theirs, *ours)) and "allocate memory" not in str(error):
+                    raise  # a bug
+                if "--debug" in (sys.argv if argv is None else argv):
+                    traceback.print_exc()
+                print(f"error: {str(error).strip() or type(error).__name__}".splitlines()[0], file=sys.stderr)
+                sys.exit(2 if isinstance(error, theirs) else 1)
+            finally:
+                release()
+                processes.stop()
+
+        return wrapped
+
+    return decorate
