@@ -3,6 +3,8 @@
     python scripts/inspect_model.py --model_path outputs/rewind/parameter_pruned/kd_70_rte_0.5/ckpt_30
     python scripts/inspect_model.py --model_path <student> --teacher_model_path <teacher> --json costs.json
 
+Without --teacher_model_path the teacher is the one that the student was made with.
+
 Latency is the median of --repeats runs after three that do not count, in float32, on rows without padding: in torch on
 the GPU if there is one, and in onnxruntime on the CPU where scripts/export.py has exported the same checkpoint to its
 default place. A length that is more than a model takes is -.
@@ -36,6 +38,7 @@ from utils.entry import entry_point
 from utils.errors import InputError
 from utils.files import checkpoint_digest, read_json, write_json
 from utils.flags import number
+from utils.folder import checkpoint_settings
 from utils.machine import hardware, versions
 from utils.tables import table
 
@@ -47,12 +50,18 @@ def parse_args(argv=None):
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     add("--model_path", required=True, help="checkpoint folder of a model with a classifier")
-    add("--teacher_model_path", help="checkpoint folder to compare with (default none)")
+    add("--teacher_model_path", help="checkpoint folder to compare with (default the model's own, if it is there)")
     add("--repeats", type=number(int, 10), default=20, help="timed runs of each shape, at least 10 (default 20)")
     add("--json", help="file that gets all numbers, too (default none)")
     add("--use_cpu", action="store_true", help="do not use a GPU (default: use one if there is one)")
     add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     return parser.parse_args(argv)
+
+
+def own_teacher(path: str) -> str | None:
+    """The teacher that a student's settings name, if its folder is there."""
+    teacher = checkpoint_settings(path).get("teacher_model_path")
+    return teacher if teacher and Path(teacher).is_dir() else None
 
 
 def macs(model: PrunableBert, length: int) -> int:
@@ -158,7 +167,7 @@ def main(argv=None):
     if args.json and (Path(args.json).is_dir() or not Path(args.json).parent.is_dir()):
         raise InputError(f"--json {args.json}: expected a file in a folder that exists")
     device = "cuda" if torch.cuda.is_available() and not args.use_cpu else "cpu"
-    paths = {"model": args.model_path, "teacher": args.teacher_model_path}
+    paths = {"model": args.model_path, "teacher": args.teacher_model_path or own_teacher(args.model_path)}
     models = {name: export.load_for_inference(path) for name, path in paths.items() if path}
     columns = {name: inspect(paths[name], model, args.repeats, device) for name, model in models.items()}
     machine = {**hardware(device), **versions()}

@@ -1,4 +1,4 @@
-"""Collects every metrics.json below some folders into tables, figures and one page.
+"""Collects all finished checkpoints below some folders into tables, figures and one page.
 
     python scripts/report.py                        # outputs/ -> report/
     python scripts/report.py outputs other/outputs --report_dir report
@@ -27,12 +27,14 @@ from utils.arguments import Parser
 from utils.entry import entry_point
 from utils.errors import InputError
 from utils.files import read_json, write_text
+from utils.folder import RunFolder
 from utils.glue import TASKS
+from utils.paths import sparsity_of
 
-HEADER = ("task", "student", "method", "metric x 100", "seeds", "selected on")
+HEADER = ("task", "student", "method", "metric x 100", "seeds", "selected on", "rows", "commoner class", "remarks")
 NUMBERS = ("difference x 100", "95 % interval", "better / worse", "sign test p")
 COMPARED = ("task", "student", "sparse teacher", "against", *NUMBERS)
-RIGHT = {"metric x 100", "seeds", *NUMBERS}  # columns that are aligned there
+RIGHT = {"metric x 100", "seeds", "rows", "commoner class", *NUMBERS}  # columns that are aligned there
 FOLDED = 50  # lines of a table; longer ones are folded on the page
 BROAD = 1200  # pixels of a figure; broader ones are scrolled on a phone
 OVERALL = ("best", "mean of all cut")  # what to take of all teacher sparsities' students
@@ -80,12 +82,23 @@ def results_table(rows: list[data.Row]) -> list[tuple[str, ...]]:
             names = [data.TEACHER] if not student else [data.ALONE, data.TRIAL, *methods]
             for method in names:
                 found = [row for row in mine if row.student == student and row.method == method]
-                best = data.best_by_seed(found).values()
-                mean = data.mean_over_seeds(100 * row.value for row in best)
-                on = {row.selected_on for row in best}
                 label = f"{method}, best sparsity" if method in methods else method
-                lines.append((TASKS[task].title, student or "-", label, *_mean_cells(mean), ", ".join(sorted(on))))
+                lines.append((TASKS[task].title, student or "-", label, *_result_cells(found)))
     return lines
+
+
+def _result_cells(found: list[data.Row]) -> tuple[str, ...]:
+    """Mean, seeds, what selected, what the rows reported on are like, and what speaks against the number."""
+    best = list(data.best_by_seed(found).values())
+    mean = data.mean_over_seeds(100 * row.value for row in best)
+    on = ", ".join(sorted({row.selected_on for row in best}))
+    rows = ", ".join(str(count) for count in sorted({row.rows for row in best if row.rows is not None}))
+    shares = sorted({row.commoner_share for row in best if row.commoner_share is not None})
+    stuck, tied = sum(row.only_answer is not None for row in best), data.tied_seeds(found)
+    remarks = [f"one answer to every row in {stuck} of {len(best)} seeds"] * bool(stuck)
+    remarks += [f"best sparsities tie in {tied} of {len(best)} seeds"] * bool(tied)
+    commoner = ", ".join(f"{100 * share:.2f}" for share in shares)
+    return (*_mean_cells(mean), on, rows, commoner, "; ".join(remarks))
 
 
 def _mean_cells(mean: data.Mean | None) -> tuple[str, str]:
@@ -200,12 +213,12 @@ def draw(rows: list[data.Row], folder: Path) -> list[tuple[str, str]]:
 
 def _draw_run(figures, run: Path, folder: Path, name: str, title: str, metric: str) -> list[tuple[str, str]]:
     """Of one rewinding run: how its students trained, what its teacher kept, and its teacher's scores."""
-    results = read_json(run / "metrics.json")["sparsity"]
+    folder_of_run = RunFolder(run)
+    results = {sparsity_of(name): result for name, result in folder_of_run.results().items()}
     curves = figures.training_curves({s: row["history"] for s, row in results.items()}, metric, title)
     drawn = [(figures.save(curves, folder, f"training_{name}"), f"{title}: training, by teacher sparsity.")]
-    teacher = Path(read_json(run / "args.json")["teacher_model_path"])
-    teacher = teacher if teacher.is_dir() else run.parents[2] / "stark" / run.parent.name / run.name / "ckpt"
-    if not (teacher / "scores.safetensors").is_file():
+    teacher = data.sparse_teacher(run, folder_of_run.settings(folder_of_run.names()[0]))
+    if teacher is None:
         return drawn
     config = argparse.Namespace(**read_json(teacher / "config.json"))
     widths = {int(s): kept_units(config, int(s)) for s in sorted(config.sparsity_map, key=int)}
@@ -255,8 +268,8 @@ def main(argv=None):
         import matplotlib  # noqa: F401, an optional package
     except ImportError:
         raise InputError("no matplotlib for the figures: pip install matplotlib") from None
-    runs, folder = list(data.runs(map(Path, args.outputs))), Path(args.report_dir)
-    rows, settings = data.collect(runs), data.settings(runs)
+    found, folder = list(data.checkpoints(map(Path, args.outputs))), Path(args.report_dir)
+    rows, settings = data.collect(found), data.settings(found)
     folder.mkdir(parents=True, exist_ok=True)
     data.write_csv(folder / "results.csv", rows)
     rows = data.with_dense_ends(rows)

@@ -12,16 +12,26 @@ from scipy import stats
 
 from utils.arguments import inside_weights
 from utils.errors import InputError
-from utils.files import read_json, written_beside
+from utils.files import checkpoint_digest, written_beside
+from utils.folder import run_folders
 from utils.glue import TASKS
+from utils.paths import sparsity_of
 
 SETTINGS = (
     ("model_path", "num_train_epochs", "num_patience_epochs", "log_interval", "per_device_train_batch_size")
     + ("learning_rate", "temperature", "alpha", "use_bf16", "use_fp16", "num_processes", "hardware", "cpu_threads")
     + ("torch_version", "transformers_version", "git_commit")
 )
-Run = tuple[Path, dict[str, Any], dict[str, Any]]  # folder, args.json, metrics.json
 TEACHER, ALONE, TRIAL = "the teacher itself", "no teacher", "dense teacher"
+
+
+class Checkpoint(NamedTuple):
+    """A finished checkpoint: where it is, and what it says of itself."""
+
+    folder: Path  # of the run
+    name: str  # ckpt or ckpt_<teacher sparsity>
+    args: dict[str, Any]
+    metrics: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -35,10 +45,13 @@ class Row:
     seed: int
     metric: str
     value: float
-    selecting: float  # the same metric on the rows that weights and sparsity were selected on
+    selecting: float  # --selection_metric on the rows that weights and sparsity were selected on
     teacher_value: float | None
     selected_on: str  # "dev" or "half of dev"
     seconds: float | None
+    rows: int | None  # that the value is of; None of checkpoints that do not say
+    commoner_share: float | None  # of the commonest class among them; None of regression
+    only_answer: str | None  # what the model says to every row; None if it tells rows apart
     folder: str
 
 
@@ -62,27 +75,34 @@ class Comparison(NamedTuple):
     seeds: int
 
 
-def runs(roots: Iterable[Path]) -> Iterator[Run]:
-    """Folder, args.json and metrics.json of every finished run below these folders.
+def checkpoints(roots: Iterable[Path]) -> Iterator[Checkpoint]:
+    """Every finished checkpoint below these folders; one that is being made again is none until it is there.
 
     Raises:
-        InputError: there is no metrics.json below one of them.
+        InputError: there is none below one of them.
     """
     for root in roots:
-        folders = [path.parent for path in sorted(root.rglob("args.json")) if (path.parent / "metrics.json").is_file()]
-        if not folders:
-            raise InputError(f"{root}: no metrics.json below it, expected the output folder of a run or of a sweep")
-        for folder in folders:
-            yield folder, read_json(folder / "args.json"), read_json(folder / "metrics.json")
+        found = [
+            Checkpoint(folder.path, name, folder.settings(name), result)
+            for folder in run_folders(root)
+            for name, result in folder.results().items()
+            if folder.settings(name)
+        ]
+        if not found:
+            raise InputError(
+                f"{root}: no metrics.json below it of a finished checkpoint, expected the output folder of a run or of "
+                "a sweep"
+            )
+        yield from found
 
 
-def collect(found: Iterable[Run]) -> list[Row]:
-    """The rows of these runs.
+def collect(found: Iterable[Checkpoint]) -> list[Row]:
+    """The rows of these checkpoints.
 
     Raises:
         InputError: two are the same but for other settings, and would count as two seeds.
     """
-    rows = [row for run in found for row in _rows(*run)]
+    rows = [row for checkpoint in found if (row := _row(*checkpoint))]
     places: dict[tuple, Row] = {}
     for row in rows:
         same = places.setdefault((row.task, row.student, row.method, row.teacher_sparsity, row.seed), row)
@@ -103,19 +123,16 @@ def with_dense_ends(rows: list[Row]) -> list[Row]:
     return rows + [replace(dense[key[:3]], method=key[3]) for key in sorted(lacking) if key[:3] in dense]
 
 
-def settings(found: Iterable[Run]) -> dict[str, dict[str, list]]:
-    """What these runs were made with: task -> setting -> all its values; and the hours they took together.
+def settings(found: Iterable[Checkpoint]) -> dict[str, dict[str, list]]:
+    """What these were made with: task -> setting -> all its values; and the hours they took together.
 
     Hours are those of scoring, training and asking teachers, without loading.
     """
     tasks: dict[str, dict[str, list]] = {}
-    for _, args, metrics in found:
+    for _, _, args, metrics in found:
         mine = tasks.setdefault(args["task_name"], {"hours": [0.0]})
-        parts = metrics.get("sparsity", {}).values() if "best_teacher_sparsity" in metrics else [metrics]
-        known = [
-            part.get("train_seconds", part.get("seconds", 0.0)) + part.get("teacher_seconds", 0.0) for part in parts
-        ]
-        mine["hours"][0] += sum(known) / 3600
+        seconds = metrics.get("train_seconds", metrics.get("seconds", 0.0)) + metrics.get("teacher_seconds", 0.0)
+        mine["hours"][0] += seconds / 3600
         for name in SETTINGS:
             own = name != "model_path" or args.get("stage") == "finetuning"  # where it all begins
             if name in args and own and args[name] not in mine.setdefault(name, []):
@@ -123,35 +140,47 @@ def settings(found: Iterable[Run]) -> dict[str, dict[str, list]]:
     return tasks
 
 
-def _rows(folder: Path, args: dict[str, Any], metrics: dict[str, Any]) -> list[Row]:
-    name = TASKS[args["task_name"]].metric
+def sparse_teacher(run: Path, args: dict) -> Path | None:
+    """The checkpoint that a rewinding run with these settings read as its teacher, known by its content; or none."""
+    beside = run.parents[2] / "stark" / run.parent.name / run.name / "ckpt"
+    digest = args.get("inputs", {}).get("teacher_model_path")
+    for teacher in (beside, Path(args["teacher_model_path"])):
+        if (teacher / "scores.safetensors").is_file() and checkpoint_digest(teacher) == digest:
+            return teacher
+    return None
 
-    def row(method: str, result: dict, sparsity: int | None = None) -> Row:
-        teacher = result.get("teacher")
-        return Row(
-            task=args["task_name"],
-            student=_student(args) if method != TEACHER else "",
-            method=method,
-            teacher_sparsity=sparsity,
-            seed=args["seed"],
-            metric=name,
-            value=result.get("report", result["dev"])[name],
-            selecting=result["dev"][name],
-            teacher_value=teacher and teacher[name],
-            selected_on="half of dev" if args.get("selection_split") == "half" else "dev",
-            seconds=result.get("train_seconds"),
-            folder=str(folder),
-        )
 
-    if "best_teacher_sparsity" in metrics:
+def _row(folder: Path, name: str, args: dict[str, Any], metrics: dict[str, Any]) -> Row | None:
+    """The number that a checkpoint stands for; None of stages 2 and 4, which train nothing."""
+    if "dev" not in metrics:
+        return None
+    metric, teacher, method = TASKS[args["task_name"]].metric, metrics.get("teacher"), _method(name, args, metrics)
+    return Row(
+        task=args["task_name"],
+        student=_student(args) if method != TEACHER else "",
+        method=method,
+        teacher_sparsity=sparsity_of(name),
+        seed=args["seed"],
+        metric=metric,
+        value=metrics.get("report", metrics["dev"])[metric],
+        selecting=metrics["dev"][args.get("selection_metric") or metric],
+        teacher_value=teacher and teacher[metric],
+        selected_on="half of dev" if args.get("selection_split") == "half" else "dev",
+        seconds=metrics.get("train_seconds"),
+        rows=metrics.get("rows"),
+        commoner_share=metrics.get("commoner_share"),
+        only_answer=metrics.get("only_answer"),
+        folder=str(folder),
+    )
+
+
+def _method(name: str, args: dict[str, Any], metrics: dict[str, Any]) -> str:
+    if sparsity_of(name) is not None:
         score = args.get("score", "knowledgeable")
-        method = f"lam {args['lam']:g}" if score == "knowledgeable" else score
-        return [row(method, result, int(sparsity)) for sparsity, result in metrics["sparsity"].items()]
-    if "dev" not in metrics:  # stages 2 and 4 train nothing
-        return []
-    if "teacher" in metrics:
-        return [row(ALONE if args["model_type"] == "ft" else TRIAL, metrics)]
-    return [row(TEACHER, metrics)]
+        return f"lam {args['lam']:g}" if score == "knowledgeable" else score
+    if "teacher" not in metrics:
+        return TEACHER
+    return ALONE if args["model_type"] == "ft" else TRIAL
 
 
 def _student(args: dict[str, Any]) -> str:
@@ -178,6 +207,14 @@ def best_by_seed(rows: Iterable[Row]) -> dict[int, Row]:
         if row.seed not in best or row.selecting > best[row.seed].selecting:
             best[row.seed] = row
     return best
+
+
+def tied_seeds(rows: Iterable[Row]) -> int:
+    """In how many seeds several teacher sparsities share the best metric on the selecting rows."""
+    rows, tied = list(rows), 0
+    for best in best_by_seed(rows).values():
+        tied += sum(row.seed == best.seed and row.selecting == best.selecting for row in rows) > 1
+    return tied
 
 
 def compare(ours: dict[int, float], theirs: dict[int, float]) -> Comparison | None:

@@ -20,6 +20,7 @@ from utils.arguments import Parser
 from utils.entry import entry_point
 from utils.errors import InputError
 from utils.files import written_beside
+from utils.folder import RunFolder
 from utils.glue import NLI, TASKS
 from utils.tables import table
 
@@ -55,8 +56,8 @@ def parse_args(argv=None):
 def find_files(paths: list[str]) -> dict[str, Path]:
     """Title -> file, in GLUE's order, of the files that are given or lie in the folders that are.
 
-    Raises InputError if there is no such file or folder, if a given file's name is not one of GLUE's, or if two files
-    are for one task.
+    Raises InputError if there is no such file or folder, if a given file's name is not one of GLUE's, if two files are
+    for one task, or if a run's checkpoint has been made again since.
     """
     found = {}
     for path in map(Path, paths):
@@ -72,6 +73,11 @@ def find_files(paths: list[str]) -> dict[str, Path]:
             other = found.setdefault(file.stem, file)
             if other.resolve() != file.resolve():
                 raise InputError(f"two files for {file.stem}: {other} and {file}; name the folders to take")
+            run = RunFolder(file.parent)
+            if run.names() and not run.has_current_submission():
+                raise InputError(
+                    f"{file}: not of the checkpoint beside it; the run's command with --do_test writes it anew"
+                )
     return {title: found[title] for title in ROWS if title in found}
 
 

@@ -23,9 +23,13 @@ VALUES = {  # seed -> what the dense teacher's student came to, and those of a s
 
 
 def write(folder: Path, args: dict, metrics: dict) -> None:
-    folder.mkdir(parents=True)
-    (folder / "args.json").write_text(json.dumps({"task_name": "rte", "seed": 1, "teacher_model_path": "no", **args}))
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    """The checkpoint of a run, or one for each teacher sparsity: percent -> metrics."""
+    by_name = {f"ckpt_{sparsity}": result for sparsity, result in metrics.items() if sparsity.isdigit()}
+    for name, result in (by_name or {"ckpt": metrics}).items():
+        (folder / name).mkdir(parents=True)
+        settings = {"task_name": "rte", "seed": 1, "teacher_model_path": "no", **args}
+        (folder / name / "args.json").write_text(json.dumps(settings))
+        (folder / name / "metrics.json").write_text(json.dumps(result))
 
 
 def result(value: float, **more) -> dict:
@@ -41,13 +45,12 @@ def outputs(tmp_path) -> Path:
         write(root / "finetune" / "ft_rte", {**common, "model_type": "ft"}, result(0.7))
         write(root / "distil" / "kd_2_rte", {**common, **student}, result(trial, teacher={"acc": 0.7}))
         rows = {sparsity: result(value, teacher={"acc": 0.5}) for sparsity, value in sparse.items()}
-        metrics = {"best_teacher_sparsity": 30, "sparsity": rows}
-        write(root / "rewind" / "kd_2_rte_0.5", {**common, **student, "lam": 0.5}, metrics)
+        write(root / "rewind" / "kd_2_rte_0.5", {**common, **student, "lam": 0.5}, rows)
     return tmp_path / "outputs"
 
 
 def test_every_number_is_a_line_of_the_csv(outputs, tmp_path):
-    rows = data.collect(data.runs([outputs]))
+    rows = data.collect(data.checkpoints([outputs]))
     data.write_csv(tmp_path / "results.csv", rows)
     with open(tmp_path / "results.csv", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
@@ -59,21 +62,23 @@ def test_every_number_is_a_line_of_the_csv(outputs, tmp_path):
 
 
 def test_the_table_has_means_and_deviations_over_seeds_and_says_what_is_missing(outputs):
-    lines = report.results_table(data.collect(data.runs([outputs])))
+    lines = report.results_table(data.collect(data.checkpoints([outputs])))
     # best of each seed: 0.64, 0.65, 0.66; mean 0.65, sample deviation 0.01
     assert lines == [
-        ("RTE", "-", "the teacher itself", "70.00 ± 0.00", "3", "dev"),
-        ("RTE", "2 layers", "no teacher", "missing", "0", ""),
-        ("RTE", "2 layers", "dense teacher", "61.00 ± 1.00", "3", "dev"),
-        ("RTE", "2 layers", "lam 0.5, best sparsity", "65.00 ± 1.00", "3", "dev"),
+        ("RTE", "-", "the teacher itself", "70.00 ± 0.00", "3", "dev", "", "", ""),
+        ("RTE", "2 layers", "no teacher", "missing", "0", "", "", "", ""),
+        ("RTE", "2 layers", "dense teacher", "61.00 ± 1.00", "3", "dev", "", "", ""),
+        ("RTE", "2 layers", "lam 0.5, best sparsity", "65.00 ± 1.00", "3", "dev", "", "", ""),
     ]
-    assert "| RTE | 2 layers | dense teacher | 61.00 ± 1.00 | 3 | dev |\n" in report.markdown(report.HEADER, lines)
+    assert "| RTE | 2 layers | dense teacher | 61.00 ± 1.00 | 3 | dev |  |  |  |\n" in report.markdown(
+        report.HEADER, lines
+    )
     latex = report.latex(report.HEADER, lines)
-    assert r"RTE & 2 layers & dense teacher & 61.00 $\pm$ 1.00 & 3 & dev \\" in latex
+    assert r"RTE & 2 layers & dense teacher & 61.00 $\pm$ 1.00 & 3 & dev &  &  &  \\" in latex
 
 
 def test_comparisons_are_paired_over_seeds(outputs):
-    rows = data.collect(data.runs([outputs]))
+    rows = data.collect(data.checkpoints([outputs]))
     lines = {line[2]: line[3:] for overall in (True, False) for line in report.comparison_table(rows, overall)}
     assert lines["lam 0.5, best"][:2] == ("dense", "+4.00")
     assert lines["lam 0.5, mean of all cut"][1] == "+1.50"  # 0.625, 0.63 and 0.62 less 0.60, 0.62 and 0.61
@@ -86,9 +91,11 @@ def test_scores_are_compared_with_random_ones_where_there_are_some(outputs):
     for seed in VALUES:
         sparse = {sparsity: result(value, teacher={"acc": 0.5}) for sparsity, value in (("30", 0.6), ("60", 0.62))}
         folder = outputs / f"seed_{seed}" / "rewind" / "kd_2_rte_random"
-        write(folder, {**student, "seed": seed}, {"best_teacher_sparsity": 60, "sparsity": sparse})
+        write(folder, {**student, "seed": seed}, sparse)
     lines = [
-        line[2:5] for line in report.comparison_table(data.collect(data.runs([outputs])), True) if line[3] == "random"
+        line[2:5]
+        for line in report.comparison_table(data.collect(data.checkpoints([outputs])), True)
+        if line[3] == "random"
     ]
     assert lines == [("lam 0.5, best", "random", "+3.00"), ("lam 0.5, mean of all cut", "random", "+1.50")]
 
@@ -107,8 +114,8 @@ def test_intervals_and_sign_tests_are_scipys():
 def test_weights_are_selected_on_one_half_and_reported_on_the_other(tmp_path):
     student = {"student_layer": 2, "student_sparsity": None, "model_type": "kd", "lam": 0.0, "selection_split": "half"}
     rows = {"0": result(0.6, report={"acc": 0.5}), "30": result(0.7, report={"acc": 0.4})}
-    write(tmp_path / "run", student, {"best_teacher_sparsity": 30, "sparsity": rows})
-    [best] = data.best_by_seed(data.collect(data.runs([tmp_path]))).values()
+    write(tmp_path / "run", student, rows)
+    [best] = data.best_by_seed(data.collect(data.checkpoints([tmp_path]))).values()
     assert (best.teacher_sparsity, best.value, best.selected_on) == (30, 0.4, "half of dev")
 
 
@@ -139,16 +146,16 @@ def test_folders_without_runs_are_named(tmp_path, capsys):
 
 
 def test_settings_name_every_value_that_a_task_had_and_add_up_the_hours(outputs):
-    path = outputs / "seed_1" / "distil" / "kd_2_rte" / "args.json"
+    path = outputs / "seed_1" / "distil" / "kd_2_rte" / "ckpt" / "args.json"
     more = {"learning_rate": 1e-4, "hardware": "a fast one", "git_commit": "0123456789abcdef", "use_bf16": False}
     path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
-    path = outputs / "seed_2" / "distil" / "kd_2_rte" / "args.json"
+    path = outputs / "seed_2" / "distil" / "kd_2_rte" / "ckpt" / "args.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "learning_rate": 3e-5}))
-    path = outputs / "seed_1" / "rewind" / "kd_2_rte_0.5" / "metrics.json"
+    path = outputs / "seed_1" / "rewind" / "kd_2_rte_0.5" / "ckpt_0" / "metrics.json"
     metrics = json.loads(path.read_text())
-    metrics["sparsity"]["0"]["teacher_seconds"] = 3600.0
+    metrics["teacher_seconds"] = 3600.0
     path.write_text(json.dumps(metrics))
-    assert report.settings_table(data.settings(data.runs([outputs]))) == [
+    assert report.settings_table(data.settings(data.checkpoints([outputs]))) == [
         ("hours of scoring, training, asking teachers", f"{1 + 15 / 3600:.2f}"),  # and a second for each training
         ("learning_rate", "0.0001, 3e-05"),
         ("hardware", "a fast one"),
@@ -160,19 +167,19 @@ def test_two_runs_of_the_same_are_not_taken_for_two_seeds(outputs, tmp_path):
     args = {"student_layer": 2, "student_sparsity": None, "model_type": "kd", "learning_rate": 1.0}
     write(outputs / "fast" / "kd_2_rte", args, result(0.5, teacher={"acc": 0.7}))
     with pytest.raises(InputError, match=r"kd_2_rte: both rte, 2 layers, dense teacher, seed 1; expected one of them"):
-        data.collect(data.runs([outputs]))
+        data.collect(data.checkpoints([outputs]))
     write(outputs / "inside" / "kd_2_rte", {**args, "pkd_weight": 10.0}, result(0.5, teacher={"acc": 0.7}))
-    [row] = data.collect(data.runs([outputs / "inside"]))
+    [row] = data.collect(data.checkpoints([outputs / "inside"]))
     assert row.student == "2 layers + 10 pkd"
 
 
 def test_one_methods_dense_teacher_stands_for_all(outputs):
     common = {"student_layer": 2, "student_sparsity": None, "model_type": "kd", "lam": 1.0}
-    sparse = {"best_teacher_sparsity": 30, "sparsity": {"30": result(0.59, teacher={"acc": 0.5})}}
+    sparse = {"30": result(0.59, teacher={"acc": 0.5})}
     write(outputs / "seed_1" / "rewind" / "kd_2_rte_1.0", {**common, "seed": 1}, sparse)
-    rows = data.with_dense_ends(data.collect(data.runs([outputs])))
+    rows = data.with_dense_ends(data.collect(data.checkpoints([outputs])))
     found = {row.teacher_sparsity: row.value for row in rows if row.method == "lam 1"}
     assert found == {0: 0.60, 30: 0.59}
     assert len([row for row in rows if row.teacher_sparsity == 0 and row.method == "lam 0.5"]) == 3
     lines = report.results_table(rows)
-    assert ("RTE", "2 layers", "lam 1, best sparsity", "60.00", "1", "dev") in lines
+    assert ("RTE", "2 layers", "lam 1, best sparsity", "60.00", "1", "dev", "", "", "") in lines

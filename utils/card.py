@@ -20,9 +20,9 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
     Args:
         folder: the run's name, kd_4_rte_0.5.
         name: of the checkpoint, ckpt or ckpt_<teacher sparsity>.
-        settings: as utils.run.settings gives them.
+        settings: as utils.settings.settings gives them.
         config: the model's, for its layers and sparsity.
-        result: metrics, as far as there are any: "report" or "dev", "teacher".
+        result: what the checkpoint's metrics.json says, as far as it does: "report" or "dev", "teacher", "rows".
     """
     task = TASKS[settings["task_name"]].title
     what = STAGES[settings["stage"]].format(task=task)
@@ -34,6 +34,8 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
         ("teacher sparsity", f"{name.removeprefix('ckpt_')} %" if name != "ckpt" else None),
         ("metrics", _numbers(result.get("report") or result.get("dev"))),
         ("its teacher's", _numbers(result.get("teacher"))),
+        ("on rows", _rows(result)),
+        ("answers to every row", result.get("only_answer")),
         ("trained on processes", settings["num_processes"]),
         ("selected on", "half of dev, reported on the other" if settings["selection_split"] == "half" else "dev"),
     ]
@@ -42,7 +44,12 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
         for flag, digest in settings["inputs"].items()
         if flag in settings
     ]
-    made = [(f"--{flag}", value) for flag, value in sorted(settings.items()) if flag not in KEPT_APART]
+    of_others = ("student_layer", "layer_choice") if settings.get("student_sparsity") is not None else ()
+    made = [
+        (f"--{flag}", value)
+        for flag, value in sorted(settings.items())
+        if flag not in KEPT_APART and flag not in of_others
+    ]
     return "\n".join(
         [
             "---\nlanguage: en\ntags: [bert, glue, knowledge-distillation, pruning]\n---\n",
@@ -61,6 +68,14 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
 
 def _numbers(metrics: dict[str, float] | None) -> str | None:
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()) if metrics else None
+
+
+def _rows(result: dict[str, Any]) -> str | None:
+    """How many rows the metrics are of, and what share of them one gets right without reading."""
+    if "rows" not in result:
+        return None
+    share = f", {100 * result['commoner_share']:.2f} % {result['commoner_class']}" if "commoner_class" in result else ""
+    return f"{result['rows']}{share}"
 
 
 def _table(header: tuple[str, str], rows: list[tuple[str, Any]]) -> list[str]:

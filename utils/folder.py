@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from utils.files import fingerprint, is_locked, read_json, recover, write_json
+from utils.glue import TASKS
 from utils.paths import CHECKPOINT, is_checkpoint, sparsity_of
 from utils.resume import StateFile
 from utils.settings import SETTINGS, differences, run_id
 
 RESULT = "metrics.json"
+SUBMISSION = "submission"  # its key in metrics.json beside the checkpoints: submission_of
 
 
 class State(enum.StrEnum):
@@ -135,8 +137,18 @@ class RunFolder:
             write_json(self.beside(name, "stale"), {"settings": settings, "replaces": self.identity(name)})
             self.beside(name, "state").unlink(missing_ok=True)
         if differences(read_json(self.path / SETTINGS), settings):
-            for path in (self.path / RESULT, *self.path.glob("*.tsv")):
-                path.unlink(missing_ok=True)
+            for derived in (RESULT, f"{TASKS[settings['task_name']].title}.tsv"):
+                (self.path / derived).unlink(missing_ok=True)
+
+    def submission_of(self, name: str, test: Path) -> dict[str, str]:
+        """What metrics.json says of a submission file: which checkpoint it is of, and which test set."""
+        return {"checkpoint": name, "result": self.identity(name), "test": fingerprint([test])}
+
+    def has_current_submission(self) -> bool:
+        """Whether the submission file is of a checkpoint that is there, as far as metrics.json says so."""
+        made_from = read_json(self.path / RESULT).get(SUBMISSION) or {}
+        name = made_from.get("checkpoint", "")
+        return bool(name) and made_from["result"] == self.identity(name)
 
     def forget_overwriting(self, names: list[str]) -> None:
         """Take away the marks of checkpoints that have been made again."""

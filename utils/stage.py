@@ -24,8 +24,8 @@ from utils.batches import Tokenizer, load_tokenizer
 from utils.card import model_card
 from utils.errors import InputError
 from utils.evaluation import evaluate, metrics_of, predict
-from utils.files import fingerprint, has_weights, lock, read_json, release, write_json, write_text, written_beside
-from utils.folder import RESULT, RunFolder, State, checkpoint_settings
+from utils.files import has_weights, lock, read_json, release, write_json, write_text, written_beside
+from utils.folder import RESULT, SUBMISSION, RunFolder, State, checkpoint_settings
 from utils.glue import TASKS, split_path, write_submission
 from utils.log import log_to_console, log_to_file
 from utils.machine import hardware, versions
@@ -40,7 +40,6 @@ from utils.training import Result, fit
 
 logger = logging.getLogger("stark")
 SHARED = ".shared.lock"  # held while writing what the processes of a spread sweep share
-SUBMISSION = "submission"  # in metrics.json: which checkpoint and which test file the submission file is of
 
 
 class Data(NamedTuple):
@@ -282,7 +281,7 @@ class Stage:
         path, name = self.folder.path, self.best()[0]
         target = path / f"{self.task.title}.tsv"
         test = split_path(self.args.task_name, self.args.data_dir, "test")
-        made_from = {"checkpoint": name, "result": self.folder.identity(name), "test": fingerprint([test])}
+        made_from = self.folder.submission_of(name, test)
         metrics = read_json(path / RESULT)
         if processes.agreed(target.is_file() and metrics.get(SUBMISSION) == made_from):
             return
