@@ -190,7 +190,8 @@ CHECKPOINTS = [
 ]
 FLAGS = [
     (["--student_layer", "0"], r"--student_layer: found '0', expected an integer of at least 1"),
-    (["--student_layer", "4"], r"student_layer 4"),
+    (["--student_layer", "4"], r"--student_layer 4: the model has only 3 layers"),
+    (["--student_sparsity", "70"], r"sparsity 70 is not in the checkpoint's sparsity map, which holds 0"),
     (["--layer_choice", "middle"], r"--layer_choice: found 'middle', expected first, last, spaced, or layers as in"),
     (["--layer_choice", "1,0"], r"--layer_choice: found '1,0'"),
     (["--layer_choice", "0,1,2"], r"--layer_choice: found 3 layers, expected --student_layer 2"),
@@ -237,6 +238,13 @@ FLAGS = [
 ]
 OTHER_STAGES = [
     ("pruning", config(sparsity="50", sparsity_map=HEADS_GONE), [], r"removes 5 of 4 heads"),
+    (
+        "pruning",
+        config(sparsity="50", sparsity_map={"50": {"head": {}, "neuron": {}}}),
+        [],
+        r"teacher: cut at 50 %, expected an uncut model",
+    ),
+    ("sparsification", nothing, ["--lam", "nan"], r"--lam: found 'nan', expected a number from 0 to 1"),
     ("sparsification", nothing, ["--lam", "1.5"], r"--lam: found '1\.5', expected a number from 0"),
     ("sparsification", nothing, ["--score", "beauty"], r"--score: invalid choice: 'beauty'"),
     ("sparsification", nothing, ["--score_split", "test"], r"--score_split: invalid choice"),
@@ -250,7 +258,8 @@ OTHER_STAGES = [
     ),
     ("rewinding", nothing, ["--teacher_sparsity", "x"], r"--teacher_sparsity"),
     ("finetuning", nothing, ["--model_path", "no/such/bert"], r"no/such/bert: "),
-    ("finetuning", nothing, ["--student_layer", "2"], r"unrecognized arguments"),
+    ("finetuning", nothing, ["--student_layer", "2"], r"unrecognized arguments: --student_layer 2"),
+    ("finetuning", nothing, ["--model_type", "kd"], r"--model_type: invalid choice: 'kd'"),
 ]
 CASES = (
     [("distillation", *case) for case in [*DATA, *CHECKPOINTS]]
