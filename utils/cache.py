@@ -18,7 +18,7 @@ from utils.batches import Examples, Tokenizer, tokenise
 from utils.glue import TASKS, read_split, split_path
 
 logger = logging.getLogger("stark")
-FORMAT = "1"  # to be raised when the reader or the tokenising changes what it makes of a file
+FORMAT = "2"  # to be raised when the reader or the tokenising changes what it makes of a file
 ARRAYS = [field.name for field in fields(Examples) if field.type in (Tensor, "Tensor")]
 
 
