@@ -294,6 +294,12 @@ def test_labels_of_a_test_file_are_left_out_and_that_is_said(tmp_path, caplog, t
     assert label in caplog.text.split("left out: ")[1]
 
 
+def test_a_test_file_in_another_order_is_refused(tmp_path):
+    write(tmp_path, "rte", "test.tsv", ["index\tsentence1\tsentence2", "0\ta\tb", "2\tc\td", "1\te\tf"])
+    with pytest.raises(InputError, match=r"test\.tsv line 3: index '2', expected 1: predictions are submitted in this"):
+        read_split("rte", str(tmp_path), "test")
+
+
 RTE_EXPECTED = (
     "expected 'index', 'sentence1', 'sentence2', 'label' "
     "(in any order, but sentence1, sentence2, label by name, once each)"

@@ -86,6 +86,7 @@ class Columns(NamedTuple):
     width: int  # columns of each row
     mark: int | None = None  # column of the linguists' mark, in CoLA's files without a header
     first_row: bool = False  # is the first line a row, and no header?
+    index: int | None = None  # column that numbers a test file's rows, if it has one
 
 
 class Split(NamedTuple):
@@ -152,10 +153,7 @@ def read_split(task_name: str, data_dir: str, split: str, max_examples: int | No
         if len(row) < columns.width and task.skip_short and split != "test":
             skipped += 1
             continue
-        if len(row) != columns.width:
-            raise InputError(f"{path} line {line}: {len(row)} columns, expected {columns.width}")
-        if columns.mark is not None and not _is_mark(row[columns.mark]):
-            raise InputError(f"{path} line {line}: mark {shown(row[columns.mark])}, expected * or nothing")
+        _check_row(row, columns, len(texts), f"{path} line {line}")
         texts.append([row[column] for column in columns.text])
         labels.append(0.0 if columns.label is None else _label(row[columns.label], task, path, line))
         quoted += [line] * sum(map(is_quoted, texts[-1]))
@@ -206,7 +204,9 @@ def _columns(path: Path, task_name: str, split: str, head: tuple[int, list[str]]
             used = listed([row[column] for column in found])
             others = listed([name for column, name in enumerate(row) if column not in found])
             logger.warning("%s: not GLUE's columns, taken by name: %s; left out: %s", path, used, others or "none")
-        return Columns(found[: len(task.text)], None if split == "test" else found[-1], len(row))
+        if split == "test":
+            return Columns(found, None, len(row), index=row.index(official[0]) if official[0] in row else None)
+        return Columns(found[: len(task.text)], found[-1], len(row))
     if not header and len(row) == len(official) and row[1] in task.values and _is_mark(row[2]):
         return Columns([3], 1, len(row), mark=2, first_row=True)
     if kind := other_kind(row):
@@ -216,6 +216,18 @@ def _columns(path: Path, task_name: str, split: str, head: tuple[int, list[str]]
     if not header:
         way = f"no header, label 0 or 1, mark * or none; or {by_name} by name, once each"
     raise InputError(f"{path} line {line}: columns {listed(row)}, expected {listed(official)} ({way})")
+
+
+def _check_row(row: list[str], columns: Columns, index: int, place: str) -> None:
+    """Raise InputError if a row has other columns than the header, or stands at another place than it says."""
+    if len(row) != columns.width:
+        raise InputError(f"{place}: {len(row)} columns, expected {columns.width}")
+    if columns.mark is not None and not _is_mark(row[columns.mark]):
+        raise InputError(f"{place}: mark {shown(row[columns.mark])}, expected * or nothing")
+    if columns.index is not None and row[columns.index] != str(index):
+        raise InputError(
+            f"{place}: index {shown(row[columns.index])}, expected {index}: predictions are submitted in this order"
+        )
 
 
 def _is_mark(field: str) -> bool:
