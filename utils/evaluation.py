@@ -31,11 +31,11 @@ def predict(model: nn.Module, examples: Examples, batch_size: int, dtype: torch.
     model.eval()
     logits = torch.zeros(len(examples), model.config.num_labels, device=_device(model))
     # several processes take turns at the batches of one, so that the sum of their logits is what one alone would say
-    batches = examples.by_length(batch_size, processes.rank(), processes.count())
+    batches = examples.by_length(batch_size, processes.rank(), processes.world_size())
     with torch.inference_mode(), autocast(model, dtype):
-        for batch in tqdm(batches, leave=False, delay=DELAY, desc="predicting", **processes.bar_options()):
+        for batch in tqdm(batches, leave=False, delay=DELAY, desc="predicting", disable=not processes.is_main()):
             logits[batch.ids] = model(*batch.inputs).float()
-    return processes.total(logits)
+    return processes.all_reduce_sum(logits)
 
 
 def evaluate(

@@ -28,7 +28,7 @@ class StateFile:
         """Whether to save after this update; the same on all processes."""
         if self.interval:
             return update % self.interval == 0
-        return evaluated and processes.agreed(time.monotonic() - self.last >= EVERY)
+        return evaluated and processes.broadcast(time.monotonic() - self.last >= EVERY)
 
     def save(self, state: dict[str, Any]) -> None:
         """Write the state, with the random states of all processes.
@@ -36,7 +36,7 @@ class StateFile:
         Raises:
             OSError: it cannot be written; the state saved before is as it was.
         """
-        randomness = processes.gathered(_random_state())
+        randomness = processes.all_gather(_random_state())
         if processes.is_main():
             try:
                 with written_beside(self.path) as beside:
@@ -58,8 +58,8 @@ class StateFile:
         except Exception as error:  # torch has many for a file that is not one of its own
             raise InputError(f"{self.path}: cannot be read; --overwrite starts afresh") from error
         saved = state.pop("random")
-        if len(saved) != processes.count():
-            raise InputError(f"{self.path}: of {len(saved)} processes, these are {processes.count()}")
+        if len(saved) != processes.world_size():
+            raise InputError(f"{self.path}: of {len(saved)} processes, these are {processes.world_size()}")
         _set_random_state(saved[processes.rank()])
         return state
 

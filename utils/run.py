@@ -72,8 +72,8 @@ class Run:
         console = _Console()
         console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         logger.addHandler(console)
-        if processes.count() > 1 and "num_train_epochs" not in args:
-            raise InputError(f"{self.script}: runs on one process, found {processes.count()}: no torchrun")
+        if processes.world_size() > 1 and "num_train_epochs" not in args:
+            raise InputError(f"{self.script}: runs on one process, found {processes.world_size()}: no torchrun")
         self.settings, self.tracker = settings(args), Tracker(getattr(args, "report_to", "none"))
         self._refuse_another_run()
 
@@ -128,9 +128,9 @@ class Run:
             handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             logger.addHandler(handler)
-        processes.wait()
+        processes.barrier()
         self.tracker.start(self.folder, self.settings)
-        shared = f" x {processes.count()}" if processes.count() > 1 else ""
+        shared = f" x {processes.world_size()}" if processes.world_size() > 1 else ""
         logger.info("%s on %s%s, writing to %s", self.script, self.device, shared, self.folder)
 
     def place(self, model: torch.nn.Module) -> torch.nn.Module:
@@ -170,7 +170,7 @@ class Run:
                 write_text(beside / "README.md", card)
             for kind in ("stale", "state"):
                 self._beside(name, kind).unlink(missing_ok=True)
-        processes.wait()
+        processes.barrier()
 
     def result(self, name: str) -> dict[str, Any]:
         """What was saved with a checkpoint; {} if it is not finished."""
@@ -183,7 +183,7 @@ class Run:
         """
         if processes.is_main():
             lock(self.folder / SHARED, wait=True)
-        processes.wait()
+        processes.barrier()
         names = sorted(path.parent.name for path in self.folder.glob(f"ckpt*/{RESULT}"))
         return {name: result for name in names if (result := self.result(name))}
 
@@ -216,7 +216,7 @@ class Run:
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """All that decides a run's result: flags, processes, and digests of what it reads."""
-    return {**vars(args), "num_processes": processes.count(), "inputs": input_digests(args)}
+    return {**vars(args), "num_processes": processes.world_size(), "inputs": input_digests(args)}
 
 
 def input_digests(args: argparse.Namespace) -> dict[str, str]:

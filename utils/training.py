@@ -109,7 +109,7 @@ class Progress:
     def _mean_loss(self) -> float:
         """Over the updates since the last evaluation, of all processes' shares."""
         before = self.history[-1]["update"] if self.history else 0
-        losses = processes.total(self.losses)[: self.update - before].tolist()
+        losses = processes.all_reduce_sum(self.losses)[: self.update - before].tolist()
         for update, loss in enumerate(losses, start=before + 1):
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the loss of update {update} is {loss}; try a lower --learning_rate")
@@ -117,7 +117,7 @@ class Progress:
 
     def state(self) -> dict[str, Any]:
         """For a later process of this rank."""
-        return {**vars(self), "losses": processes.total(self.losses)}
+        return {**vars(self), "losses": processes.all_reduce_sum(self.losses)}
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> "Progress":
@@ -158,7 +158,7 @@ def fit(
     """
     set_seed(recipe.seed + processes.rank())
     generator = torch.Generator().manual_seed(recipe.seed)
-    size = recipe.batch_size * recipe.num_grad_accum_steps * processes.count()
+    size = recipe.batch_size * recipe.num_grad_accum_steps * processes.world_size()
     per_epoch = math.ceil(len(examples) / size)
     total, patience = recipe.num_train_epochs * per_epoch, recipe.num_patience_epochs * per_epoch or math.inf
     interval = recipe.log_interval or max(10, per_epoch // 10)
@@ -197,7 +197,7 @@ def _restored(saved: StateFile | None, model: nn.Module, step: "Step") -> Progre
 
 
 def _bar(updates: Iterable[Tensor], total: int, done: int) -> tqdm:
-    return tqdm(updates, total=total, initial=done, unit="update", leave=False, **processes.bar_options())
+    return tqdm(updates, total=total, initial=done, unit="update", leave=False, disable=not processes.is_main())
 
 
 class Step:
@@ -226,16 +226,17 @@ class Step:
         Of several processes, each learns from its share of the examples, and the loss is its share of the mean.
         """
         self.model.train()
-        total, share = 0.0, ids[processes.rank() :: processes.count()]
+        total, share = 0.0, ids[processes.rank() :: processes.world_size()]
         parts = share.split(self.recipe.batch_size) if len(share) else (ids[:1],)  # all take part in the averaging
         for index, part in enumerate(parts, start=1):
             batch = examples.batch(part)
-            with processes.unsynchronised(self.model, backward_is_last=index == len(parts)):
+            with processes.no_sync(self.model, backward_is_last=index == len(parts)):
                 with autocast(self.model, self.recipe.dtype):
                     logits = self.model(*batch.inputs)
                 # a share of the whole update's mean, so that parts of any size add up to one large batch
                 loss = self.loss(logits.float(), batch).sum() * (len(share) > 0) / len(ids)
-                self.scaler.scale(loss * processes.count()).backward()  # processes' gradients are averaged, not added
+                # processes' gradients are averaged, not added
+                self.scaler.scale(loss * processes.world_size()).backward()
             total += loss.detach()
         if self.recipe.max_grad_norm:
             self.scaler.unscale_(self.optimizer)
