@@ -9,16 +9,15 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import get_scheduler
 
-from utils import processes
+from utils import log, processes
 from utils.batches import Batch, Examples
 from utils.evaluation import autocast
 from utils.metrics import Metrics
@@ -167,7 +166,7 @@ def fit(
         step = Step(model, loss, recipe, total, embedding and embedding.decay)
         progress = _restored(saved, model, step) or Progress(torch.zeros(interval, device=step.device))
         start, left = time.perf_counter() - progress.seconds, itertools.islice(updates, progress.update, None)
-        for ids in (bar := _bar(left, total, progress.update)):
+        for ids in (bar := log.progress(left, total=total, desc="training", unit="update", done=progress.update)):
             progress.add(step(examples, ids))
             progress.seconds = time.perf_counter() - start
             if evaluated := progress.update % interval == 0 or progress.update == total:
@@ -194,10 +193,6 @@ def _restored(saved: StateFile | None, model: nn.Module, step: "Step") -> Progre
     step.restore(state["step"])
     logger.info("going on after update %d", state["progress"]["update"])
     return Progress.restored(state["progress"])
-
-
-def _bar(updates: Iterable[Tensor], total: int, done: int) -> tqdm:
-    return tqdm(updates, total=total, initial=done, unit="update", leave=False, disable=not processes.is_main())
 
 
 class Step:
