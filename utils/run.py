@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from tqdm.auto import tqdm
 
-from utils import processes
+from utils import log, processes
 from utils.card import model_card
 from utils.errors import InputError
 from utils.files import (
@@ -44,14 +43,6 @@ SHARED = ".shared.lock"  # held while writing what the processes of a spread swe
 FREE = {"data_dir", "debug", "output_dir", "overwrite", "report_to", "save_interval", "stage", "teacher_sparsity"}
 
 
-class _Console(logging.Handler):
-    """Log lines that leave the progress bar whole."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a line above the bar."""
-        tqdm.write(self.format(record), file=sys.stdout)
-
-
 class Run:
     """The output folder of one run: checkpoints, args.json, metrics.json, log.txt.
 
@@ -62,16 +53,10 @@ class Run:
         """Seed, device, log; raises InputError if the folder holds a run with other arguments."""
         self.args, self.folder, self.started = args, folder, time.perf_counter()
         self.script = f"run_{args.stage}.py"
+        log.start()
         self.device = processes.start(args.use_cpu)
         torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; changes nothing on a CPU
         set_seed(args.seed)
-        logger.setLevel(logging.INFO if processes.is_main() else logging.CRITICAL)
-        for handler in logger.handlers[:]:  # an earlier run's, in the same process
-            logger.removeHandler(handler)
-            handler.close()
-        console = _Console()
-        console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        logger.addHandler(console)
         if processes.world_size() > 1 and "num_train_epochs" not in args:
             raise InputError(f"{self.script}: runs on one process, found {processes.world_size()}: no torchrun")
         self.settings, self.tracker = settings(args), Tracker(getattr(args, "report_to", "none"))
