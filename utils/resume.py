@@ -38,11 +38,8 @@ class StateFile:
         """
         randomness = processes.all_gather(_random_state())
         if processes.is_main():
-            try:
-                with written_beside(self.path) as beside:
-                    torch.save({**state, "random": randomness}, beside)
-            except RuntimeError as error:  # what torch makes of a full disk
-                raise OSError(f"{self.path}: cannot be written: {str(error).splitlines()[0]}") from error
+            with written_beside(self.path) as beside:
+                torch.save({**state, "random": randomness}, beside)
         self.last = time.monotonic()
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
