@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TextIO, TypeVar
 
 from tqdm import tqdm
@@ -35,6 +36,20 @@ def start() -> None:
     console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     console.addFilter(lambda record: processes.is_main())  # one of several processes speaks
     logger.addHandler(console)
+
+
+class File(logging.FileHandler):
+    """Log lines in a file, as long as the disk takes them."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, logging's name
+        """Lose the line, where logging would print a traceback."""
+
+
+def to_file(path: Path) -> None:
+    """Append what is logged from here on to a file, too."""
+    handler = File(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(handler)
 
 
 def stop() -> None:
