@@ -110,9 +110,7 @@ class Run:
             lock(self.folder / SHARED, wait=True)  # parts of a sweep may begin at the same moment
             write_json(self.folder / "args.json", {**self.settings, **versions(), **hardware(self.device.type)})
             release(self.folder / SHARED)
-            handler = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
-            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-            logger.addHandler(handler)
+            log.to_file(self.folder / "log.txt")
         processes.barrier()
         self.tracker.start(self.folder, self.settings)
         shared = f" x {processes.world_size()}" if processes.world_size() > 1 else ""
