@@ -23,6 +23,7 @@ from utils.evaluation import autocast
 from utils.metrics import Metrics
 from utils.resume import StateFile
 from utils.run import set_seed
+from utils.signals import Stopped, deferred
 from utils.vocabulary import seen_rows
 
 logger = logging.getLogger("stark")
@@ -105,6 +106,11 @@ class Progress:
         if not self.best or metrics[metric] > self.best[metric]:
             self.best, self.best_update, self.best_weights = metrics, self.update, copy.deepcopy(model.state_dict())
 
+    def is_over(self, patience: float) -> bool:
+        """Whether training ends early: it has diverged, or the evaluation just made ends `patience` updates in vain."""
+        evaluated = bool(self.history) and self.history[-1]["update"] == self.update
+        return bool(self.diverged) or (evaluated and self.update - self.best_update >= patience)
+
     def _mean_loss(self) -> float:
         """Over the updates since the last evaluation, of all processes' shares."""
         before = self.history[-1]["update"] if self.history else 0
@@ -113,6 +119,11 @@ class Progress:
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the loss of update {update} is {loss}; try a lower --learning_rate")
         return math.fsum(losses) / len(losses)
+
+    def result(self, seconds: float) -> Result:
+        """What all this came to, in so many seconds."""
+        same = {name: value for name, value in vars(self).items() if name in Result._fields}
+        return Result(self.best, updates=self.update, train_seconds=seconds, **same)
 
     def state(self) -> dict[str, Any]:
         """For a later process of this rank."""
@@ -154,6 +165,7 @@ def fit(
     Raises:
         FloatingPointError: the loss was not a number before the first evaluation; later, training stops with the best
             weights so far, and the result says why.
+        Stopped: a signal came; the update was finished and the state saved.
     """
     set_seed(recipe.seed + processes.rank())
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -162,26 +174,33 @@ def fit(
     total, patience = recipe.num_train_epochs * per_epoch, recipe.num_patience_epochs * per_epoch or math.inf
     interval = recipe.log_interval or max(10, per_epoch // 10)
     updates = (ids for _ in range(recipe.num_train_epochs) for ids in examples.epoch(size, generator))
-    with contextlib.nullcontext() if recipe.plain else seen_rows(model, examples.tokens) as embedding:
+    rows = contextlib.nullcontext() if recipe.plain else seen_rows(model, examples.tokens)
+    stops = deferred() if saved else contextlib.nullcontext(lambda: None)  # nothing to go on from, nothing to wait for
+    with rows as embedding, stops as stop_signal:
         step = Step(model, loss, recipe, total, embedding and embedding.decay)
-        progress = _restored(saved, model, step) or Progress(torch.zeros(interval, device=step.device))
+        progress = _restored(saved, model, step) or Progress(torch.zeros(min(interval, total), device=step.device))
         start, left = time.perf_counter() - progress.seconds, itertools.islice(updates, progress.update, None)
         for ids in (bar := log.progress(left, total=total, desc="training", unit="update", done=progress.update)):
+            if progress.is_over(patience):
+                break
             progress.add(step(examples, ids))
             progress.seconds = time.perf_counter() - start
             if evaluated := progress.update % interval == 0 or progress.update == total:
                 progress.note(model, evaluate, selection_metric, per_epoch, report)
                 bar.set_postfix({name: f"{progress.history[-1][name]:.4f}" for name in ("loss", selection_metric)})
-                stuck = progress.update - progress.best_update >= patience
-                if stuck:
-                    logger.info("no better %s for %d updates: stopped early", selection_metric, patience)
-                if stuck or progress.diverged:
-                    break
-            if saved and saved.due(progress.update, evaluated):
-                saved.save({"progress": progress.state(), "model": model.state_dict(), "step": step.state()})
+            signum = stop_signal()
+            if saved and (signum or saved.due(progress.update, evaluated)):
+                saved.save(_state(progress, model, step), step.device)
+            if signum:
+                raise Stopped(signum, f"after update {progress.update} of {total}; the same command goes on from there")
+        if progress.update < total and not progress.diverged:
+            logger.info("no better %s for %d updates: stopped early", selection_metric, patience)
         model.load_state_dict(progress.best_weights)
-    same = {name: value for name, value in vars(progress).items() if name in Result._fields}
-    return Result(progress.best, updates=progress.update, train_seconds=time.perf_counter() - start, **same)
+    return progress.result(time.perf_counter() - start)
+
+
+def _state(progress: Progress, model: nn.Module, step: "Step") -> dict[str, Any]:
+    return {"progress": progress.state(), "model": model.state_dict(), "step": step.state()}
 
 
 def _restored(saved: StateFile | None, model: nn.Module, step: "Step") -> Progress | None:
@@ -211,6 +230,7 @@ class Step:
         self.optimizer = torch.optim.AdamW(
             groups, lr=recipe.learning_rate, eps=1e-6, fused=not recipe.plain, foreach=False
         )
+        self.optimizer.register_step_post_hook(self._decay_unseen_rows)
         warmup = int(total * recipe.warmup_proportion)
         self.scheduler = get_scheduler(recipe.lr_scheduler_type, self.optimizer, warmup, total)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.dtype is torch.float16)
@@ -236,13 +256,22 @@ class Step:
         if self.recipe.max_grad_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm)
-        if self.decay is not None:
-            self.decay *= 1 - self.optimizer.param_groups[0]["lr"] * self.recipe.weight_decay
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
         self.optimizer.zero_grad()
         return total
+
+    def _decay_unseen_rows(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """After each step of the optimizer: what its weight decay would do to embedding rows that are no parameters.
+
+        Where float16 gradients overflow, a step is skipped: a fused optimizer is told so by `found_inf`, a tensor on
+        the device that the scaler gives it for the step, and nobody waits for it; another one is not called at all.
+        """
+        if self.decay is not None:
+            found_inf = getattr(optimizer, "found_inf", None)
+            factor = 1 - optimizer.param_groups[0]["lr"] * self.recipe.weight_decay
+            self.decay *= factor if found_inf is None else torch.where(found_inf > 0, 1.0, factor)
 
     def state(self) -> dict[str, Any]:
         """Of optimizer, schedule and loss scaling."""
