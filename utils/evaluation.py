@@ -4,14 +4,15 @@ metrics = evaluate(student, dev, "acc", batch_size=32)
 teacher_says = frozen(teacher, train, batch_size=32)
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from utils import processes
 from utils.batches import Batch, Examples
+from utils.log import progress
 from utils.metrics import Metrics, compute_metrics
 
 DELAY = 3  # seconds before a loop shows that it goes on
@@ -31,11 +32,12 @@ def predict(model: nn.Module, examples: Examples, batch_size: int, dtype: torch.
     model.eval()
     logits = torch.zeros(len(examples), model.config.num_labels, device=_device(model))
     # several processes take turns at the batches of one, so that the sum of their logits is what one alone would say
-    batches = examples.by_length(batch_size, processes.rank(), processes.count())
+    batches = examples.by_length(batch_size, processes.rank(), processes.world_size())
+    turns = len(range(processes.rank(), math.ceil(len(examples) / batch_size), processes.world_size()))
     with torch.inference_mode(), autocast(model, dtype):
-        for batch in tqdm(batches, leave=False, delay=DELAY, desc="predicting", **processes.bar_options()):
+        for batch in progress(batches, total=turns, desc="predicting", unit="batch", delay=DELAY):
             logits[batch.ids] = model(*batch.inputs).float()
-    return processes.total(logits)
+    return processes.all_reduce_sum(logits)
 
 
 def evaluate(

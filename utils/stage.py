@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from utils import arguments, processes, reading
+from utils import arguments, log, processes, reading
 from utils.batches import Tokenizer, load_tokenizer
 from utils.card import model_card
 from utils.errors import InputError
@@ -27,7 +27,6 @@ from utils.evaluation import evaluate, metrics_of, predict
 from utils.files import has_weights, lock, read_json, release, write_json, write_text, written_beside
 from utils.folder import RESULT, SUBMISSION, RunFolder, State, checkpoint_settings
 from utils.glue import TASKS, split_path, write_submission
-from utils.log import log_to_console, log_to_file
 from utils.machine import hardware, versions
 from utils.metrics import Metrics, baseline, best_of, only_answer, predictions_of
 from utils.paths import CHECKPOINT
@@ -70,13 +69,13 @@ class Stage:
         self.has_started = False
         self.started = self.saved = time.perf_counter()
         self.facts: dict[str, Any] = {}  # of the rows that results are reported on
+        log.start()
         self.device = processes.start(args.use_cpu)
         self.dtype = arguments.precision(args)
         torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; changes nothing on a CPU
         set_seed(args.seed)
-        log_to_console(quiet=not processes.is_main())
-        if processes.count() > 1 and "num_train_epochs" not in args:
-            raise InputError(f"{self.script}: runs on one process, found {processes.count()}: no torchrun")
+        if processes.world_size() > 1 and "num_train_epochs" not in args:
+            raise InputError(f"{self.script}: runs on one process, found {processes.world_size()}: no torchrun")
         self.settings = settings(args)
         self.tracker = Tracker(getattr(args, "report_to", "none"))
         self._refuse_other_rows()
@@ -104,7 +103,8 @@ class Stage:
 
     def is_finished(self) -> bool:
         """Whether all checkpoints of this run are there, made with these settings, so that nothing is to be trained."""
-        return processes.agreed((not self.args.overwrite or self._goes_on()) and all(map(self.is_trained, self.names)))
+        starts_afresh = self.args.overwrite and not self._goes_on()
+        return processes.broadcast(not starts_afresh and all(map(self.is_trained, self.names)))
 
     def _goes_on(self) -> bool:
         """Whether the same command with --overwrite was stopped before its end."""
@@ -127,10 +127,10 @@ class Stage:
             lock(path / SHARED, wait=True)  # parts of a sweep may begin at the same moment
             self._write_settings(path)
             release(path / SHARED)
-            log_to_file(path / "log.txt")
-        processes.wait()
+            log.to_file(path / "log.txt")
+        processes.barrier()
         self.tracker.start(path, self.settings)
-        shared = f" x {processes.count()}" if processes.count() > 1 else ""
+        shared = f" x {processes.world_size()}" if processes.world_size() > 1 else ""
         logger.info("%s on %s%s, writing to %s", self.script, self.device, shared, path)
         self.has_started, self.saved = True, time.perf_counter()
 
@@ -205,7 +205,7 @@ class Stage:
                 write_text(beside / "README.md", card)
             self.folder.beside(name, "state").unlink(missing_ok=True)
         self.saved = time.perf_counter()
-        processes.wait()
+        processes.barrier()
 
     def results(self) -> dict[str, dict[str, Any]]:
         """What each finished checkpoint of the folder came to, by name, whichever process made it.
@@ -216,7 +216,7 @@ class Stage:
         if processes.is_main():
             with contextlib.suppress(PermissionError):  # somebody else's folder, to which nothing is to be written
                 lock(self.folder.path / SHARED, wait=True)
-        processes.wait()
+        processes.barrier()
         return self.folder.results()
 
     def best(self) -> list[str]:
@@ -283,7 +283,7 @@ class Stage:
         test = split_path(self.args.task_name, self.args.data_dir, "test")
         made_from = self.folder.submission_of(name, test)
         metrics = read_json(path / RESULT)
-        if processes.agreed(target.is_file() and metrics.get(SUBMISSION) == made_from):
+        if processes.broadcast(target.is_file() and metrics.get(SUBMISSION) == made_from):
             return
         checkpoint = str(path / name)
         if not has_weights(path / name):
