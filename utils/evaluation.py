@@ -4,6 +4,7 @@ metrics = evaluate(student, dev, "acc", batch_size=32)
 teacher_says = frozen(teacher, train, batch_size=32)
 """
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -14,6 +15,7 @@ from utils import processes
 from utils.batches import Batch, Examples
 from utils.metrics import Metrics, compute_metrics
 
+logger = logging.getLogger("stark")
 DELAY = 3  # seconds before a loop shows that it goes on
 
 
@@ -27,7 +29,13 @@ def _device(model: nn.Module) -> torch.device:
 
 
 def predict(model: nn.Module, examples: Examples, batch_size: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Logits (N, C) of all examples in file order, in eval mode; they can be used as constants in a loss."""
+    """Logits (N, C) of all examples in file order, in eval mode; they can be used as constants in a loss.
+
+    They are there when this returns, not only asked for: the check waits for the device, once.
+
+    Raises:
+        FloatingPointError: a logit is not finite, so that nothing made of it could be trusted.
+    """
     model.eval()
     logits = torch.zeros(len(examples), model.config.num_labels, device=_device(model))
     # several processes take turns at the batches of one, so that the sum of their logits is what one alone would say
@@ -35,7 +43,28 @@ def predict(model: nn.Module, examples: Examples, batch_size: int, dtype: torch.
     with torch.inference_mode(), autocast(model, dtype):
         for batch in tqdm(batches, leave=False, delay=DELAY, desc="predicting", **processes.bar_options()):
             logits[batch.ids] = model(*batch.inputs).float()
-    return processes.total(logits)
+    logits = processes.total(logits)
+    _check_finite(logits, examples)
+    return logits
+
+
+def _check_finite(logits: Tensor, examples: Examples) -> None:
+    bad = logits.isfinite().all(1).cpu().logical_not().nonzero().flatten()
+    if len(bad):
+        place = bad[0] if examples.places is None else examples.places[bad[0]]
+        raise FloatingPointError(
+            f"logits that are not numbers, first those of example {int(place) + 1} of the file "
+            f"({logits[bad[0]].tolist()}): the model has diverged or its weights are damaged"
+        )
+
+
+def log_scoring_precision(dtype: torch.dtype | None, compiled: bool) -> None:
+    """A line of log if the flags ask for what scores cannot have.
+
+    A well-fitted teacher's gradients are less than float16 holds; a compiled backward pass works for one loss only.
+    """
+    if dtype or compiled:
+        logger.info("scores are computed in float32, not compiled; the flags' precision is that of the evaluations")
 
 
 def evaluate(
