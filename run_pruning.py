@@ -10,11 +10,11 @@ from pathlib import Path
 from models.bert import load_model
 from models.losses import task_loss
 from models.pruning import SPARSITIES, cut, sort_units
-from models.scores import check_uncut, group_means, mask_gradients, normalise, save_scores
+from models.scores import WINDOW, check_uncut, group_means, mask_gradients, normalise, save_scores
 from models.units import CheckpointError
 from utils import arguments, paths, reading
 from utils.batches import load_tokenizer
-from utils.evaluation import autocast, evaluate, predict
+from utils.evaluation import evaluate, log_scoring_precision, predict
 from utils.glue import TASKS
 from utils.run import Run, entry_point
 
@@ -43,9 +43,9 @@ def main(argv=None):
     run.open("ckpt")
 
     # how far does the task loss move when a unit is switched off?
-    losses = task_loss(predict(model, selecting, batch_size, dtype), selecting)
-    with autocast(model, dtype):
-        [gradients] = mask_gradients(model, selecting.by_length(batch_size), [task_loss])
+    log_scoring_precision(dtype, args.compile)
+    losses = task_loss(predict(model, selecting, batch_size), selecting)
+    [gradients] = mask_gradients(model, selecting.by_length(batch_size, window=WINDOW), [task_loss])
     expressive = normalise(gradients)
 
     # the best units of every layer first: cutting takes them from the end

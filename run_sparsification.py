@@ -12,6 +12,7 @@ from models.bert import load_model
 from models.losses import distance_to, distillation_loss, task_loss
 from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import (
+    WINDOW,
     check_uncut,
     group_means,
     interpolate,
@@ -24,7 +25,7 @@ from models.scores import (
 from models.units import CheckpointError
 from utils import arguments, paths, reading
 from utils.batches import load_tokenizer
-from utils.evaluation import autocast, evaluate, predict
+from utils.evaluation import evaluate, log_scoring_precision, predict
 from utils.glue import TASKS
 from utils.run import Run, entry_point
 
@@ -62,10 +63,10 @@ def main(argv=None):
     run.open("ckpt")
 
     # how far do the task loss and the gap to the student move when a unit of the teacher is switched off?
-    teacher_logits, student_logits = (predict(model, scoring, batch_size, dtype) for model in (teacher, student))
+    log_scoring_precision(dtype, args.compile)
+    teacher_logits, student_logits = (predict(model, scoring, batch_size) for model in (teacher, student))
     distance = distance_to(student_logits, args.temperature, args.alpha)
-    with autocast(teacher, dtype):
-        gradients = mask_gradients(teacher, scoring.by_length(batch_size), [task_loss, distance])
+    gradients = mask_gradients(teacher, scoring.by_length(batch_size, window=WINDOW), [task_loss, distance])
     expressive, friendly = (normalise(gradient) for gradient in gradients)
     scores = {"expressive": expressive, "friendly": friendly}
     scores["knowledgeable"] = interpolate(expressive, friendly, args.lam)
