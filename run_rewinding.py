@@ -59,6 +59,8 @@ def sparse_teachers(teacher, sparsities, train, reporting, task, args):
         sparse = cut(teacher, sparsity)
         metrics = evaluate(sparse, reporting, task.metric, batch_size, dtype)
         start = time.perf_counter()
+        if args.compile and args.no_teacher_cache:  # asked in every step
+            sparse.compile(dynamic=True)
         teacher_says = frozen(sparse, train, batch_size, not args.no_teacher_cache, dtype)
         inside = Features(sparse) if arguments.inside_weights(args) else None
         yield sparsity, metrics, teacher_says, inside, time.perf_counter() - start
@@ -93,7 +95,7 @@ def main(argv=None):
 
     for sparsity, teacher_metrics, teacher_says, teacher_inside, teacher_seconds in teachers:
         # the student starts again from its initial weights
-        student, name = copy.deepcopy(initial), names[sparsity]
+        student, name = run.place(copy.deepcopy(initial)), names[sparsity]  # a copy is not compiled
         on_dev = partial(evaluate, student, selecting, task.metric, batch_size, dtype)
         loss = learn_from(teacher_says, args.temperature, args.alpha)
         if weights:

@@ -39,6 +39,7 @@ from utils.trackers import Tracker
 
 logger = logging.getLogger("stark")
 RESULT = "metrics.json"
+NO_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")  # in errors of torch, CUDA and its libraries
 SHARED = ".shared.lock"  # held while writing what the processes of a spread sweep share
 # flags that change no result, or only which part of it is made
 FREE = {"data_dir", "debug", "output_dir", "overwrite", "report_to", "save_interval", "stage", "teacher_sparsity"}
@@ -138,6 +139,7 @@ class Run:
         model = model.to(self.device)
         model.compute_plainly(self.args.no_exact_shortcuts)
         if self.args.compile:
+            torch._dynamo.config.recompile_limit = 64  # models of other widths are compiled anew: ten cut teachers
             model.compile(dynamic=True)
         return model
 
@@ -269,7 +271,7 @@ def entry_point(*user_errors: type[Exception]) -> Callable[[Callable], Callable]
     --debug the traceback comes, too.
     """
     theirs = (InputError, *user_errors)
-    ours = (OSError, SafetensorError, FloatingPointError, MemoryError, torch.OutOfMemoryError)
+    ours = (OSError, SafetensorError, FloatingPointError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
 
     def decorate(main: Callable) -> Callable:
         @functools.wraps(main)
@@ -277,7 +279,7 @@ def entry_point(*user_errors: type[Exception]) -> Callable[[Callable], Callable]
             try:
                 main(argv)
             except (*theirs, *ours, RuntimeError) as error:
-                if not isinstance(error, (*theirs, *ours)) and "allocate memory" not in str(error):
+                if not isinstance(error, (*theirs, *ours)) and not any(words in str(error) for words in NO_MEMORY):
                     raise  # a bug
                 if "--debug" in (sys.argv if argv is None else argv):
                     traceback.print_exc()
