@@ -12,6 +12,8 @@ from utils import log, processes, signals
 from utils.errors import InputError
 from utils.files import release
 
+NO_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")  # in errors of torch, CUDA and its libraries
+
 
 def entry_point(*user_errors: type[Exception]) -> Callable[[Callable], Callable]:
     """Decorate a script's main: errors are one line on stderr, with exit status 2 if the user's input caused them.
@@ -20,7 +22,7 @@ def entry_point(*user_errors: type[Exception]) -> Callable[[Callable], Callable]
     --debug the traceback comes, too. Ctrl-C and SIGTERM are one line as well, with status 130 and 143.
     """
     theirs = (InputError, *user_errors)
-    ours = (OSError, SafetensorError, FloatingPointError, MemoryError, torch.OutOfMemoryError)
+    ours = (OSError, SafetensorError, FloatingPointError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
 
     def decorate(main: Callable) -> Callable:
         @functools.wraps(main)
@@ -32,7 +34,7 @@ def entry_point(*user_errors: type[Exception]) -> Callable[[Callable], Callable]
                     log.last_line(str(stopped) or "stopped")
                     sys.exit(getattr(stopped, "status", 130))
                 except (*theirs, *ours, RuntimeError) as error:
-                    if not isinstance(error, (*theirs, *ours)) and "allocate memory" not in str(error):
+                    if not isinstance(error, (*theirs, *ours)) and not any(words in str(error) for words in NO_MEMORY):
                         raise  # a bug
                     if "--debug" in (sys.argv if argv is None else argv):
                         traceback.print_exc()

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from utils.glue import TASKS, split_path, write_submission
 from utils.machine import hardware, versions
 from utils.metrics import Metrics, baseline, best_of, only_answer, predictions_of
 from utils.paths import CHECKPOINT
+from utils.reading import Data
 from utils.resume import StateFile
 from utils.seeds import set_seed
 from utils.settings import SETTINGS, differences, other_rows, run_id, settings
@@ -39,14 +40,6 @@ from utils.training import Result, fit
 
 logger = logging.getLogger("stark")
 SHARED = ".shared.lock"  # held while writing what the processes of a spread sweep share
-
-
-class Data(NamedTuple):
-    """A task's examples, tokenised and on the device."""
-
-    train: Any  # Examples; None if the stage reads none
-    dev_select: Any  # the rows that scores, weights and sparsities are chosen on
-    dev_report: Any  # the rows that results are reported on
 
 
 class Stage:
@@ -142,26 +135,32 @@ class Stage:
         model = model.to(self.device)
         model.compute_plainly(self.args.no_exact_shortcuts)
         if self.args.compile:
+            torch._dynamo.config.recompile_limit = 64  # models of other widths are compiled anew: ten cut teachers
             model.compile(dynamic=True)
         return model
 
     def load_data(self, tokenizer: Tokenizer, *configs: Any, train: bool = True) -> Data:
-        """Read the task's splits for models of these configurations; with --do_test, see that test can be read, too.
+        """The task's examples for models of these configurations, as reading.load_data reads them."""
+        data = reading.load_data(self.args, tokenizer, self.device, *configs, train=train)
+        self.facts = baseline(data.dev_report.labels.cpu().numpy(), self.task.labels)
+        return data
 
-        Raises:
-            InputError: as reading.reader raises it.
+    def predict(self, model: nn.Module, examples: Any, in_float32: bool = False) -> Tensor:
+        """Logits (N, C) of all examples in file order, in the precision that the flags ask for or in float32."""
+        return predict(model, examples, self.args.per_device_eval_batch_size, None if in_float32 else self.dtype)
+
+    def scoring_batches(self, examples: Any, window: int) -> Iterable[Any]:
+        """Batches for mask gradients, of similar lengths within windows of so many examples in file order.
+
+        Scores are computed in float32 whatever the flags say, and a line of log says so: a well-fitted teacher's
+        gradients are less than float16 holds, and a compiled backward pass works for one loss only.
         """
-        read = reading.reader(self.args, tokenizer, self.device, *configs)
-        examples = read("train") if train else None
-        dev_select, dev_report = reading.selecting_and_reporting(self.args, read("dev"))
-        if getattr(self.args, "do_test", False):
-            read("test")
-        self.facts = baseline(dev_report.labels.cpu().numpy(), self.task.labels)
-        return Data(examples, dev_select, dev_report)
-
-    def predict(self, model: nn.Module, examples: Any) -> Tensor:
-        """Logits (N, C) of all examples in file order."""
-        return predict(model, examples, self.args.per_device_eval_batch_size, self.dtype)
+        if self.dtype or self.args.compile:
+            logger.info("scores are computed in float32, not compiled; the flags' precision is that of the evaluations")
+        batch_size = self.args.per_device_eval_batch_size
+        total = sum(-(-len(rows) // batch_size) for rows in examples.ids.split(window))
+        batches = examples.by_length(batch_size, window=window)
+        return log.progress(batches, total=total, desc="scoring", unit="batch", delay=3)
 
     def evaluate(self, model: nn.Module, examples: Any) -> Metrics:
         """The task's metrics on these examples."""
