@@ -56,12 +56,12 @@ def main(argv=None):
     student = run.place(initial_student(source, args.student_layer, args.student_sparsity, args.layer_choice))
     read = reading.reader(args, tokenizer, run.device, teacher.config, student.config)
     train, dev = read("train"), read("dev")
+    selecting, reporting = reading.selecting_and_reporting(args, dev)
     test = read("test") if args.do_test else None
     check_inside(weights, student.config, teacher.config)
     run.open("ckpt")
 
     # what the dense teacher says of every training example; then it is not needed any more
-    selecting, reporting = reading.selecting_and_reporting(args, dev)
     teacher_metrics = evaluate(teacher, reporting, task.metric, batch_size, dtype)
     loss = task_loss
     if args.model_type == "kd":

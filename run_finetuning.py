@@ -42,10 +42,10 @@ def main(argv=None):
     tokenizer = load_tokenizer(args.model_path)
     read = reading.reader(args, tokenizer, run.device, model.config)
     train, dev = read("train"), read("dev")
+    selecting, reporting = reading.selecting_and_reporting(args, dev)
     test = read("test") if args.do_test else None
     run.open("ckpt")
 
-    selecting, reporting = reading.selecting_and_reporting(args, dev)
     on_dev = partial(evaluate, model, selecting, task.metric, batch_size, dtype)
     recipe, kept, curves = arguments.recipe(args), run.state("ckpt"), run.tracker.curves("ckpt")
     result = fit(model, train, task_loss, recipe, on_dev, args.selection_metric, kept, curves)
