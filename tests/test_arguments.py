@@ -24,6 +24,7 @@ STAGES = {
 DATA = ["--data_dir", str(REFERENCE / "data")]
 TEACHER = str(REFERENCE / "rte_teacher")
 BOTH = ["--teacher_model_path", TEACHER, "--student_model_path", TEACHER]
+HALF_OF_ONE = ["--selection_split", "half", "--max_eval_examples", "1"]
 
 
 @pytest.fixture
@@ -82,6 +83,16 @@ REFUSED = [
     (run_finetuning, ["--task_name", "snli"], "--task_name: invalid choice: 'snli'"),
     (run_finetuning, ["--model_type", "kd"], "--model_type: invalid choice: 'kd'"),
     (run_finetuning, ["--selection_metric", "f1"], "--selection_metric: found 'f1', expected one of acc for rte"),
+    (
+        run_finetuning,
+        ["--lr_scheduler_type", "polynomial", "--learning_rate", "0"],
+        "--learning_rate: found 0.0, expected more than the 1e-07 at which --lr_scheduler_type polynomial ends",
+    ),
+    (run_finetuning, ["--lr_scheduler_type", "polynomial", "--learning_rate", "1e-7"], "--learning_rate: found 1e-07"),
+    (run_finetuning, ["--model_path", TEACHER, *HALF_OF_ONE], "--selection_split half: found 1 row of dev, expected"),
+    (run_pruning, ["--model_path", TEACHER, *HALF_OF_ONE], "--selection_split half: found 1 row of dev, expected"),
+    (run_distillation, [*BOTH, *HALF_OF_ONE], "--selection_split half: found 1 row of dev, expected at least 2"),
+    (run_sparsification, [*BOTH, *HALF_OF_ONE], "--selection_split half: found 1 row of dev, expected at least 2"),
     (run_finetuning, ["--use_fp16", "--use_bf16"], "not allowed with argument"),
     (run_finetuning, ["--lam", "0.5"], "unrecognized arguments: --lam 0.5"),
     (run_pruning, ["--num_train_epochs", "3"], "unrecognized arguments: --num_train_epochs 3"),

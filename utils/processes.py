@@ -30,7 +30,9 @@ def start(use_cpu: bool) -> torch.device:
     """
     device = torch.device("cuda" if torch.cuda.is_available() and not use_cpu else "cpu")
     if not all(os.environ.get(name) for name in TORCHRUN):
-        _name_ignored_sizes()
+        found = [f"{name}={os.environ[name]}" for name in SIZES if os.environ.get(name, "") not in ("", "1")]
+        if found:
+            logger.warning("%s ignored: torchrun alone starts several processes", " ".join(found))
         return device
     if os.environ["WORLD_SIZE"] == "1":
         return device
@@ -46,12 +48,6 @@ def start(use_cpu: bool) -> torch.device:
             "nccl" if device.type == "cuda" else "gloo", device_id=device if device.type == "cuda" else None
         )
     return device
-
-
-def _name_ignored_sizes() -> None:
-    for name in SIZES:
-        if os.environ.get(name, "1") not in ("", "1"):
-            logger.warning("%s=%s is ignored: torchrun alone starts several processes", name, os.environ[name])
 
 
 def stop() -> None:

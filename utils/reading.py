@@ -88,5 +88,13 @@ def load_data(
 
 
 def selecting_and_reporting(args: argparse.Namespace, dev: Examples) -> tuple[Examples, Examples]:
-    """The rows of dev that scores, weights and sparsities are chosen on, and those that the result is reported on."""
-    return (dev, dev) if args.selection_split == "dev" else dev.halves()
+    """The rows of dev that scores, weights and sparsities are chosen on, and those that the result is reported on.
+
+    Raises:
+        InputError: too few rows for two halves.
+    """
+    if args.selection_split == "dev":
+        return dev, dev
+    if len(dev) < 2:
+        raise InputError(f"--selection_split half: found {len(dev)} row of dev, expected at least 2")
+    return dev.halves()
