@@ -1,7 +1,7 @@
 """The method a second time, on transformers' BERT and tokenizer: what the flags are tested against.
 
-As plain as can be: whole batches, padded to one width; masks by hooks; schedules written out. Nothing of the project is used, so that no
-fault can be on both sides.
+As plain as can be: whole batches, padded to one width; masks by hooks; schedules written out. Nothing of the project is
+used, so that no fault can be on both sides.
 """
 
 import json
