@@ -11,12 +11,11 @@ from pathlib import Path
 from models.bert import load_model
 from models.losses import task_loss
 from models.pruning import SPARSITIES, cut, sort_units
-from models.scores import check_uncut, group_means, mask_gradients, normalise, save_scores
+from models.scores import WINDOW, check_uncut, group_means, mask_gradients, normalise, save_scores
 from models.units import CheckpointError
 from utils import arguments, paths
 from utils.batches import load_tokenizer
 from utils.entry import entry_point
-from utils.evaluation import autocast
 from utils.stage import Stage
 
 
@@ -49,9 +48,8 @@ def prune(stage, args):
         return
 
     # how far does the task loss move when a unit is switched off?
-    losses = task_loss(stage.predict(model, data.dev_select), data.dev_select)
-    with autocast(model, stage.dtype):
-        [gradients] = mask_gradients(model, data.dev_select.by_length(args.per_device_eval_batch_size), [task_loss])
+    losses = task_loss(stage.predict(model, data.dev_select, in_float32=True), data.dev_select)
+    [gradients] = mask_gradients(model, stage.scoring_batches(data.dev_select, WINDOW), [task_loss])
     expressive = normalise(gradients)
 
     sort_units(model, expressive)

@@ -81,6 +81,8 @@ def sparse_teachers(stage, teacher, sparsities, data):
         sparse = cut(teacher, sparsity)
         metrics = stage.evaluate(sparse, data.dev_report)
         start = time.perf_counter()
+        if args.compile and args.no_teacher_cache:  # computed in every step
+            sparse.compile(dynamic=True)
         says = frozen(sparse, data.train, args.per_device_eval_batch_size, not args.no_teacher_cache, stage.dtype)
         inside = Features(sparse) if arguments.inside_weights(args) else None
         yield SparseTeacher(sparsity, metrics, says, inside, time.perf_counter() - start)
@@ -105,7 +107,8 @@ def rewind(stage, args, sparsities):
     del teacher, source
 
     for sparse in teachers:
-        student, name = copy.deepcopy(initial), paths.checkpoint_name(sparse.sparsity)
+        student = stage.to_device(copy.deepcopy(initial))  # again, since a copy is not compiled
+        name = paths.checkpoint_name(sparse.sparsity)
         loss = learn_from(sparse.says, args.temperature, args.alpha)
         if weights:
             loss = look_inside(loss, weights, Features(student), sparse.inside)

@@ -13,6 +13,7 @@ from models.bert import load_model
 from models.losses import distance_to, distillation_loss, task_loss
 from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import (
+    WINDOW,
     check_uncut,
     group_means,
     interpolate,
@@ -26,7 +27,6 @@ from models.units import CheckpointError
 from utils import arguments, paths
 from utils.batches import load_tokenizer
 from utils.entry import entry_point
-from utils.evaluation import autocast
 from utils.stage import Stage
 
 
@@ -68,11 +68,9 @@ def sparsify(stage, args):
 
     # how far do the task loss and the gap to the student move when a unit of the teacher is switched off?
     examples = data.train if args.score_split == "train" else data.dev_select
-    teacher_logits, student_logits = (stage.predict(model, examples) for model in (teacher, student))
+    teacher_logits, student_logits = (stage.predict(m, examples, in_float32=True) for m in (teacher, student))
     distance = distance_to(student_logits, args.temperature, args.alpha)
-    with autocast(teacher, stage.dtype):
-        batches = examples.by_length(args.per_device_eval_batch_size)
-        gradients = mask_gradients(teacher, batches, [task_loss, distance])
+    gradients = mask_gradients(teacher, stage.scoring_batches(examples, WINDOW), [task_loss, distance])
     expressive, friendly = (normalise(gradient) for gradient in gradients)
     scores = {"expressive": expressive, "friendly": friendly}
     scores["knowledgeable"] = interpolate(expressive, friendly, args.lam)

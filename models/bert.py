@@ -206,12 +206,12 @@ class PrunableBert(PreTrainedModel):
         hidden = self.bert.embeddings(input_ids, token_type_ids)  # (B, T, D)
         masked = hidden.new_zeros(attention_mask.shape).masked_fill_(attention_mask == 0, -torch.inf)[:, None, None]
         last = len(self.layers) - 1
+        # taken apart at once, so that their gradient is put together at once
+        heads, neurons = ([None] * (last + 1) if mask is None else mask.unbind(-2) for mask in (head_mask, neuron_mask))
         for index, layer in enumerate(self.layers):
-            heads = None if head_mask is None else head_mask[..., index, :]
-            neurons = None if neuron_mask is None else neuron_mask[..., index, :]
             # only [CLS] feeds the classifier, so the last layer answers for that one token
             only_first = index == last and not (self.every_token or layer.attention["self"].plain)
-            hidden = layer(hidden, masked, heads, neurons, only_first)
+            hidden = layer(hidden, masked, heads[index], neurons[index], only_first)
         return self.cls(hidden[:, 0])
 
 

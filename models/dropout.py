@@ -10,7 +10,8 @@ class Dropout(nn.Dropout):
     plain = False  # whether to leave it to torch
 
     def forward(self, hidden: Tensor) -> Tensor:
-        if self.plain or not self.training or not 0 < self.p < 1 or hidden.device.type != "cpu":
+        fast = hidden.device.type == "cpu" and not torch.compiler.is_compiling()
+        if self.plain or not fast or not self.training or not 0 < self.p < 1:
             return super().forward(hidden)
         bits = torch.empty(-(-hidden.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
         # in place, and whole numbers to the end: comparing to and converting from booleans is ten times slower

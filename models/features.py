@@ -6,9 +6,10 @@
 B examples, T tokens, D hidden size, W = heads that are left * head size.
 """
 
+import functools
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.bert import PrunableBert
 
@@ -57,13 +58,26 @@ def similarities(left: Tensor, right: Tensor, parts: int) -> Tensor:
     and those of queries with keys its attention scores before the softmax. MiniLMv2 (arXiv:2012.15828) splits so, into
     more parts than heads; models with any numbers of heads can be compared like this, cut ones too.
     """
-    left, right = (_split(vectors.float(), parts) for vectors in (left, right))
-    return left @ right.transpose(2, 3)
+    width = left.shape[-1]
+    left, right = left.float(), right.float()
+    if width % parts == 0:
+        left = left * (width // parts) ** -0.5
+    else:
+        columns, scale = _columns(width, parts, left.device)
+        left = left.index_select(-1, columns) * scale
+        right = right.index_select(-1, columns)
+    left, right = (vectors.unflatten(-1, (parts, -1)).transpose(1, 2) for vectors in (left, right))
+    return left @ right.transpose(2, 3)  # (B, parts, T, w) @ (B, parts, w, T)
 
 
-def _split(vectors: Tensor, parts: int) -> Tensor:  # (B, T, W) -> (B, parts, T, the widest part)
-    split = vectors.tensor_split(parts, dim=-1)
-    widest = split[0].shape[-1]
-    return torch.stack(
-        [F.pad(part, (0, widest - part.shape[-1])) / max(1, part.shape[-1]) ** 0.25 for part in split], dim=1
-    )
+@functools.cache
+def _columns(width: int, parts: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which of W columns each part takes, and what products are divided by, as a factor: each (parts * widest part,).
+
+    Narrow parts are filled up with column 0 times 0. Kept, so that the device gets them once.
+    """
+    split = torch.arange(width).tensor_split(parts)
+    columns = nn.utils.rnn.pad_sequence(split, batch_first=True, padding_value=-1)  # (parts, the widest part)
+    widths = torch.tensor([max(1, len(part)) for part in split])
+    scale = torch.where(columns < 0, 0.0, widths[:, None] ** -0.5)
+    return columns.clamp(min=0).flatten().to(device), scale.flatten().to(device)

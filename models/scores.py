@@ -4,6 +4,7 @@ expressive, friendly = mask_gradients(teacher, batches, [task_loss, distance_to(
 knowledgeable = interpolate(normalise(expressive), normalise(friendly), lam)
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from models.losses import Loss
 from models.units import CheckpointError, Units
 
+logger = logging.getLogger("stark")
 GROUP = 32  # examples whose gradients are averaged before the absolute value: the paper's batch size in scoring
+WINDOW = 16 * GROUP  # examples in file order within which batches of similar lengths still close every group
 
 
 def interpolate(expressive: Units, friendly: Units, lam: float) -> Units:
@@ -63,9 +65,13 @@ def mask_gradients(
     apart, and gradients add up by group before the absolute value: the batches may hold the examples in any order
     and grouping. Weights need no gradient here. Michel et al. 2019, eq. 1, over batches as the paper's code does it.
 
+    Memory is that of one batch and of the groups that are open: they are closed whenever all examples of all groups
+    begun so far have been seen. Batches within windows of whole groups thus need the same for any number of examples.
+
     Args:
-        model: called as model(*batch.inputs, head_mask, neuron_mask); uncut.
-        batches: each has `inputs`, `ids` (B,), the places in the file from 0, and what the losses need.
+        model: its forward is called as forward(*batch.inputs, head_mask, neuron_mask); uncut. Compiled code is left
+            aside: a compiled backward pass frees what the next loss's needs.
+        batches: each has `inputs`, `cpu_ids` (B,), the places in the file from 0, and what the losses need.
         losses: functions of (logits, batch) -> (B,).
         group_size: examples; the scores depend on it, 32 is the paper's.
 
@@ -74,29 +80,87 @@ def mask_gradients(
 
     Raises:
         CheckpointError: the model is cut, so that it has no unit left for some of the masks.
+        FloatingPointError: a gradient is not finite.
     """
     check_uncut(model)
     config = model.config
     shapes = [(config.num_hidden_layers, width) for width in (config.num_attention_heads, config.intermediate_size)]
-    sums: list[dict[int, list]] = [{} for _ in losses]
-    counts: dict[int, int] = {}
+    sums = GroupSums([shape for _ in losses for shape in shapes], group_size, model.device)
     was_trainable = [parameter.requires_grad for parameter in model.parameters()]
     model.eval().requires_grad_(False)
-    for batch in tqdm(batches, unit="batch", leave=False, delay=3, desc="scoring"):
-        masks = [torch.ones(len(batch.ids), *shape, device=batch.ids.device, requires_grad=True) for shape in shapes]
-        logits = model(*batch.inputs, *masks)
-        groups, members = torch.unique(batch.ids // group_size, return_inverse=True)
-        for group, count in zip(groups.tolist(), torch.bincount(members).tolist(), strict=True):
-            counts[group] = counts.get(group, 0) + count
-        for total, loss in zip(sums, losses, strict=True):
-            gradients = torch.autograd.grad(loss(logits, batch).sum(), masks, retain_graph=loss is not losses[-1])
-            _add_by_group(total, groups.tolist(), members, gradients)
+    for batch in batches:
+        masks = [torch.ones(len(batch.cpu_ids), *shape, device=model.device, requires_grad=True) for shape in shapes]
+        logits = model.forward(*batch.inputs, *masks)
+        gradients = []  # (B, L, H) and (B, L, F) for each loss
+        for loss in losses:
+            retain = loss is not losses[-1]
+            gradients += torch.autograd.grad(loss(logits, batch).sum(), masks, retain_graph=retain)
+        sums.add(gradients, batch.cpu_ids)
     for parameter, trainable in zip(model.parameters(), was_trainable, strict=True):
         parameter.requires_grad_(trainable)
-    return [
-        Units(*(sum(total[group][kind].abs() / counts[group] for group in sorted(total)) for kind in range(2)))
-        for total in sums
-    ]
+    totals = sums.totals()
+    units = [Units(*totals[start : start + 2]) for start in range(0, len(totals), 2)]
+    if not all(any(kind.any() for kind in pair) for pair in units):
+        logger.warning("a loss that no mask moves: all its gradients are 0, so that units go in the order they are in")
+    return units
+
+
+class GroupSums:
+    """Sums over groups of examples of |mean over a group|, of several tensors at once, in any order of examples."""
+
+    def __init__(self, shapes: Sequence[tuple[int, ...]], group_size: int, device: torch.device):
+        """Args: the shape of each tensor for one example; examples in a group; where the tensors are."""
+        self.group_size, self.device = group_size, device
+        self.closed = [torch.zeros(shape, device=device) for shape in shapes]
+        self.open = [torch.zeros(0, *shape, device=device) for shape in shapes]  # one row for each open group
+        self.counts: dict[int, int] = {}  # open group -> its examples so far, in the order of the rows
+        self.finite: list[Tensor] = []  # for each closed group, on the device: read once, at the end
+        self.order: list[int] = []  # the closed groups
+
+    def add(self, tensors: Sequence[Tensor], ids: Tensor) -> None:
+        """Add (B, ...) of each to the sums of the groups of these examples, ids (B,) on the CPU."""
+        groups = (ids // self.group_size).tolist()
+        for group in groups:
+            self.counts[group] = self.counts.get(group, 0) + 1
+        rows = {group: row for row, group in enumerate(self.counts)}
+        index = torch.tensor([rows[group] for group in groups]).to(self.device, non_blocking=True)
+        for number, tensor in enumerate(tensors):
+            if begun := len(rows) - len(self.open[number]):
+                new = tensor.new_zeros(begun, *tensor.shape[1:])
+                self.open[number] = torch.cat([self.open[number], new])
+            self.open[number].index_add_(0, index, tensor)
+        if all(count == self.group_size for count in self.counts.values()):
+            self._close()
+
+    def totals(self) -> list[Tensor]:
+        """The sum over all groups of each tensor; the last group may be short.
+
+        Raises:
+            FloatingPointError: a sum is not finite.
+        """
+        if self.counts:
+            self._close()
+        if self.finite:
+            finite = torch.cat(self.finite).tolist()
+            if not all(finite):
+                first = self.order[finite.index(False)] * self.group_size
+                raise FloatingPointError(
+                    f"the gradients of examples {first + 1} to {first + self.group_size} of those that score "
+                    "are not finite"
+                )
+        return self.closed
+
+    def _close(self) -> None:
+        counts = torch.tensor([*self.counts.values()], dtype=torch.float32).to(self.device, non_blocking=True)
+        finite = []
+        for number, sums in enumerate(self.open):
+            means = sums.flatten(1).abs() / counts[:, None]
+            finite.append(means.isfinite().all(1))
+            self.closed[number] += means.sum(0).view_as(self.closed[number])
+            self.open[number] = sums.new_zeros(0, *sums.shape[1:])  # a view of none of its rows would keep them all
+        self.finite.append(torch.stack(finite).all(0))
+        self.order += self.counts
+        self.counts = {}
 
 
 def save_scores(folder: Path, **scores: Units) -> None:
@@ -110,15 +174,4 @@ def save_scores(folder: Path, **scores: Units) -> None:
 
 def group_means(losses: Tensor, group_size: int = GROUP) -> list[float]:
     """The mean loss of each group of examples in file order: (N,) -> one number per group."""
-    return [group.mean().item() for group in losses.split(group_size)]
-
-
-def _add_by_group(total: dict[int, list], groups: list[int], members: Tensor, gradients: Sequence) -> None:
-    """Add the examples' gradients, (B, L, H) and (B, L, F), to those of their groups."""
-    by_group = [
-        torch.zeros(len(groups), *gradient.shape[1:], device=gradient.device).index_add_(0, members, gradient)
-        for gradient in gradients
-    ]
-    for index, group in enumerate(groups):
-        added = [gradient[index] for gradient in by_group]
-        total[group] = [a + b for a, b in zip(total[group], added, strict=True)] if group in total else added
+    return torch.stack([group.mean() for group in losses.split(group_size)]).tolist()

@@ -7,7 +7,8 @@ weight gradients, batches in file order and everything padded in scoring. Each m
 the two ways alternate, A B A B, and the medians count. Nothing is fine-tuned: the teacher has a random classifier, the
 trial student is its first layers, units are sorted by random scores. That changes no shape and so no timing, but the
 metrics mean nothing. A rewind is --updates updates over ten epochs, so it sees 16 * updates / 10 rows, drawn from the
-whole training set, and is evaluated on the whole dev set as often as a run on the whole training set would be.
+whole training set, and is evaluated on the whole dev set as often as a run on the whole training set would be. On a
+GPU the clock waits until it is done, and the peak is that of its memory.
 
 The last line printed is one JSON object.
 """
@@ -31,12 +32,13 @@ import run_rewinding
 from models.bert import load_model
 from models.losses import distance_to, task_loss
 from models.pruning import cut, drop_layers, sort_units
-from models.scores import GROUP, mask_gradients, normalise, random_scores
+from models.scores import GROUP, WINDOW, mask_gradients, normalise, random_scores
 from utils.arguments import add_student_flags, argument_parser
 from utils.batches import load_tokenizer
 from utils.cache import load_examples
 from utils.evaluation import predict
 from utils.glue import TASKS, split_path
+from utils.machine import hardware
 
 EPOCHS, BATCH_SIZE = 10, 16
 PAPER = ["--pad_to_max_length", "--no_group_by_length", "--no_teacher_cache", "--no_exact_shortcuts"]
@@ -114,6 +116,19 @@ def rewind(args, folder: Path, way: str) -> dict[str, float]:
     return {"seconds": seconds, "steps_per_s": sum(row["updates"] for row in rows) / training}
 
 
+def device_of(args) -> torch.device:
+    """Where the stages compute with these flags."""
+    on_gpu = torch.cuda.is_available() and args.device == "auto" and not args.use_cpu
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, when the device has done all that it was asked so far."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def shared_flags(args) -> list[str]:
     """The flags of machine and precision, as given."""
     names = ("use_bf16", "use_fp16", "compile")
@@ -123,21 +138,23 @@ def shared_flags(args) -> list[str]:
 
 
 def score(args, folder: Path, way: str) -> dict[str, float]:
-    """Stage 4's mask gradients of both losses over the whole dev set: seconds without loading and tokenising."""
-    labels = TASKS[args.task_name].labels
-    device = "cuda" if torch.cuda.is_available() and args.device == "auto" and not args.use_cpu else "cpu"
+    """Stage 4's mask gradients of both losses over the whole dev set: seconds without loading and tokenising.
+
+    In float32, as the stage computes them whatever the precision of the rest.
+    """
+    torch.set_float32_matmul_precision("high")  # as in utils.run
+    labels, device = TASKS[args.task_name].labels, device_of(args)
     teacher, student = (load_model(str(folder / name), labels).to(device) for name in ("teacher", "trial"))
     tokenizer = load_tokenizer(str(folder / "teacher"))
     dev = load_examples(args.task_name, str(folder / "data"), "dev", tokenizer, args.max_length).to(device)
     losses = [task_loss, distance_to(predict(student, dev, GROUP))]
-    start = time.perf_counter()
+    start = clock(device)
     if way == "ours":
-        [normalise(gradients) for gradients in mask_gradients(teacher, dev.by_length(GROUP), losses)]
+        batches = dev.by_length(GROUP, window=WINDOW)
+        [normalise(gradients) for gradients in mask_gradients(teacher, batches, losses)]
     else:
         plain_mask_gradients(teacher, dev, losses, args.max_length)
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return {"seconds": time.perf_counter() - start}
+    return {"seconds": clock(device) - start}
 
 
 def plain_mask_gradients(model, dev, losses, width: int) -> list[list[torch.Tensor]]:
@@ -161,7 +178,7 @@ def plain_mask_gradients(model, dev, losses, width: int) -> list[list[torch.Tens
 
 
 def measure(argv: list[str], folder: Path, worker: str) -> dict[str, float]:
-    """One measurement in a process of its own, with its peak memory in MB."""
+    """One measurement in a process of its own, with its peak memory in MB, or what it says of the GPU's."""
     command = [sys.executable, __file__, *argv, "--worker", worker, "--folder", str(folder)]
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=output, stderr=errors)
@@ -180,7 +197,10 @@ def main(argv=None):
     args = parse_args(argv)
     if args.worker:
         stage, way = args.worker.split("/")
-        print(json.dumps({"rewind": rewind, "score": score}[stage](args, Path(args.folder), way)))
+        result = {"rewind": rewind, "score": score}[stage](args, Path(args.folder), way)
+        if device_of(args).type == "cuda":
+            result["peak_mb"] = torch.cuda.max_memory_allocated() / 2**20
+        print(json.dumps(result))
         return
     results = {}
     with tempfile.TemporaryDirectory() as name:
@@ -206,6 +226,8 @@ def report(args, results: dict) -> None:
     for stage, (paper, ours) in seconds.items():
         print(f"{stage:10}{paper:10.2f}{ours:10.2f}{paper / ours:10.2f}")
     result = {"task_name": args.task_name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    result |= hardware(device_of(args).type) | {"cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    result["flags"] = shared_flags(args)
     for stage, (paper, ours) in seconds.items():
         result[f"{stage}_speedup"] = round(paper / ours, 2)
         result[f"{stage}_seconds"] = [round(paper, 2), round(ours, 2)]

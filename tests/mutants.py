@@ -183,6 +183,8 @@ def copied(name: str) -> Path:
 class Observe:
     """A plugin that notes which lines each test runs, in its own process."""
 
+    options = ()
+
     def __init__(self, tree: Path, target: Path):
         self.tree, self.target, self.found, self.failed = f"{tree}/", target, {}, set()
 
@@ -219,7 +221,9 @@ class Observe:
 
 
 class Select:
-    """A plugin that runs these tests only, in this order."""
+    """A plugin that runs these tests only, in this order, until one fails."""
+
+    options = ("-x",)
 
     def __init__(self, tests: list[str]):
         self.order = {name: index for index, name in enumerate(tests)}
@@ -242,8 +246,8 @@ def forked(tree: Path, files: set[str], plugin: object, log: Path) -> int:
         str(tree / "tests"),
         *(path for path in sys.path if path not in (str(ROOT), f"{ROOT}/tests")),
     ]
-    options = ["-x", "-q", "--tb=line", "-p", "no:cacheprovider", f"--basetemp={tree}.tmp", f"--rootdir={tree}"]
-    status = pytest.main([*options[plugin.__class__ is Observe :], *sorted(files)], plugins=[plugin])
+    options = ["-q", "--tb=line", "-p", "no:cacheprovider", f"--basetemp={tree}.tmp", f"--rootdir={tree}"]
+    status = pytest.main([*options, *plugin.options, *sorted(files)], plugins=[plugin])
     sys.stdout.flush()
     os._exit(int(status))
 
@@ -330,7 +334,7 @@ def main() -> None:
         for mutant in drawn:
             tests = noticing(mutant, found)
             seconds = LEAST + 5 * sum(found[test].seconds for test in tests)
-            yield mutant, lambda tree, m=mutant, t=tests: mutated(tree, m, t), seconds if tests else 0.0
+            yield mutant, lambda tree, m=mutant, t=tests: mutated(tree, m, t), seconds
 
     for mutant, status in pool(args.jobs, work()):
         verdict = "SURVIVES" if status in (0, 5) else "noticed"

@@ -95,6 +95,7 @@ def nothing():
     """All input is as it should be; the flags are not."""
 
 
+HALF_OF_ONE = ["--selection_split", "half", "--max_eval_examples", "1"]
 HEADS_GONE = {"0": {"head": {}, "neuron": {}}, "50": {"head": {"0": 5}, "neuron": {}}}
 ROW = "1\tw1 w2\tw1\tentailment"
 DATA = [
@@ -105,8 +106,10 @@ DATA = [
     (line(4, "1\tw1\tw2\t"), [], r"train\.tsv line 4: label ''"),
     (line(4, "1\tw1\tw2\t1"), [], r"train\.tsv line 4: label '1'"),
     (line(5, "1\tw1\tw2\tmaybe", "dev"), [], r"dev\.tsv line 5: label 'maybe'"),
-    (line(1, "index\tsentence1\tsentence2", "dev"), [], r"dev\.tsv line 2: 4 columns, expected 3"),
+    (line(1, "index\tsentence1\tsentence2", "dev"), [], r"dev\.tsv line 1: columns 'index', 'sentence1', 'sen"),
     (line(2, "1\tw1", "test"), ["--do_test"], r"test\.tsv line 2: 2 columns, expected 3"),
+    (line(1, ROW), [], r"train\.tsv line 1: columns '1', 'w1 w2', 'w1', 'entailment', expected 'index', 'sentence1', "),
+    (content("version https://git-lfs.github.com/spec/v1\n"), [], r"train\.tsv: a git-lfs pointer, "),
     (content(""), [], r"train\.tsv: no rows, expected examples of RTE"),
     (content("index\tsentence1\tsentence2\tlabel\n"), [], r"train\.tsv: no rows"),
     (content("\n\n\n"), [], r"train\.tsv: no rows"),
@@ -232,11 +235,21 @@ FLAGS = [
     (["--model_type", "mlm"], r"--model_type: invalid choice"),
     (["--lr_scheduler_type", "sawtooth"], r"--lr_scheduler_type: invalid choice"),
     (["--use_fp16", "--use_bf16"], r"not allowed with argument"),
+    (
+        ["--lr_scheduler_type", "polynomial", "--learning_rate", "0"],
+        r"--learning_rate: found 0\.0, expected more than the 1e-07 at which --lr_scheduler_type polynomial ends",
+    ),
+    (["--lr_scheduler_type", "polynomial", "--learning_rate", "1e-7"], r"--learning_rate: found 1e-07"),
+    (HALF_OF_ONE, r"--selection_split half: found 1 row of dev, expected at least 2"),
     (["--students", "4"], r"unrecognized arguments"),
     (["--max_train_examples", "0"], r"--max_train_examples"),
     (["--data_dir", "nowhere"], r"nowhere/rte: no such folder"),
 ]
 OTHER_STAGES = [
+    *(
+        (stage, nothing, HALF_OF_ONE, r"--selection_split half: found 1 row of dev, expected at least 2")
+        for stage in ("finetuning", "pruning", "sparsification")
+    ),
     ("pruning", config(sparsity="50", sparsity_map=HEADS_GONE), [], r"removes 5 of 4 heads"),
     (
         "pruning",

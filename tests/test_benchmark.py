@@ -8,7 +8,7 @@ from conftest import write_task
 
 from models.bert import load_model
 from models.losses import task_loss
-from models.scores import mask_gradients
+from models.scores import WINDOW, mask_gradients
 from scripts import benchmark
 from utils.batches import load_tokenizer
 from utils.cache import load_examples
@@ -44,7 +44,7 @@ def test_the_papers_way_of_scoring_gives_the_same_scores(prepared):
     dev = load_examples("rte", str(folder / "data"), "dev", load_tokenizer(str(folder / "teacher")), 32)
     [plain] = benchmark.plain_mask_gradients(teacher, dev, [task_loss], 32)
     teacher.compute_plainly(False)
-    [ours] = mask_gradients(teacher, dev.by_length(16), [task_loss])
+    [ours] = mask_gradients(teacher, dev.by_length(16, window=WINDOW), [task_loss])
     for kind, other in zip(ours, plain, strict=True):
         torch.testing.assert_close(kind, other, atol=1e-6, rtol=1e-4)
 
@@ -69,3 +69,15 @@ def test_the_last_line_is_one_json_object(prepared, capsys):
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (last["rewind_speedup"], last["score_speedup"], last["rewind_peak_mb"]) == (4.0, 4.0, [9, 5])
     assert last["steps_per_s"] == [1.0, 4.0]
+    assert last["hardware"]
+    assert last["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+    assert last["flags"] == []
+
+
+def test_what_a_process_says_of_its_memory_counts(prepared, capsys):
+    _, folder = prepared
+    flags = ["--data_dir", str(folder / "data"), "--max_length", "32", "--use_bf16", "--use_cpu"]
+    for way in benchmark.WAYS:
+        benchmark.main([*flags, "--worker", f"score/{way}", "--folder", str(folder)])
+        assert set(json.loads(capsys.readouterr().out.splitlines()[-1])) == {"seconds"}  # the GPU's memory, with one
+    assert torch.get_float32_matmul_precision() == "high"

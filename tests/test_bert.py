@@ -117,6 +117,47 @@ def test_without_dropout_training_and_evaluation_say_the_same_and_so_does_the_pl
     torch.testing.assert_close(model(*batch), logits, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("layer", [1, 2])  # the last one answers for [CLS] alone
+def test_attention_that_is_all_dropped_is_that_of_no_head(layer, plain):
+    torch.manual_seed(0)
+    model = PrunableBert(small_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).train()
+    model.cls[2].p = 0.0
+    model.compute_plainly(plain)
+    for linear in model.modules():  # of a new model they are 0
+        if isinstance(linear, torch.nn.Linear):
+            torch.nn.init.normal_(linear.bias)
+    batch, heads = random_batch(model.config), torch.ones(3, 4)
+    heads[layer] = 0
+    expected = model(*batch, heads, torch.ones(3, 32))
+    model.layers[layer].attention["self"].dropout.p = 1.0
+    torch.testing.assert_close(model(*batch), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["attention", "ffn"])
+def test_what_is_all_dropped_leaves_the_residual(part):
+    torch.manual_seed(0)
+    model = PrunableBert(small_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).train()
+    model.cls[2].p = 0.0
+    batch, layer = random_batch(model.config), model.layers[1]
+    residual = layer.attention["output"] if part == "attention" else layer.output
+    residual.dropout.p = 1.0
+    dropped = model(*batch)
+    residual.dropout.p = 0.0
+    assert not torch.allclose(model(*batch), dropped, atol=1e-3)
+    torch.nn.init.zeros_(residual.dense.weight)
+    torch.nn.init.zeros_(residual.dense.bias)
+    torch.testing.assert_close(model(*batch), dropped, atol=1e-6, rtol=1e-5)
+
+
+def test_dropout_comes_from_the_configuration():
+    model = PrunableBert(small_config(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.2))
+    for layer in model.layers:
+        assert layer.attention["self"].dropout.p == 0.2
+        assert layer.attention["output"].dropout.p == layer.output.dropout.p == 0.3
+    assert model.bert.embeddings.dropout.p == 0.3
+
+
 def old_layout(state: dict) -> dict:
     """bert-base-uncased's own: gamma and beta, a pooler, a masked-language-model head."""
     renamed = {key.replace("LayerNorm.weight", "LayerNorm.gamma"): value for key, value in state.items()}

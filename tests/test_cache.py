@@ -1,6 +1,7 @@
 """Tokens on disk: found again, and never those of another content."""
 
 import os
+import pwd
 
 import pytest
 import torch
@@ -91,3 +92,16 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(data, tokenizer, 
     token_cache.write_text("a file where the folder should be")
     assert len(load(data, tokenizer)) == 21
     assert "tokens not cached" in caplog.text
+
+
+def test_without_a_home_folder_tokens_are_not_cached_and_that_is_said_once(data, tokenizer, monkeypatch, caplog):
+    def unknown(user):
+        raise KeyError(f"getpwuid(): uid not found: {user}")  # as in a container that runs as another user
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for split in ("train", "dev", "test"):
+        assert len(load_examples("rte", str(data), split, tokenizer, 30))
+    [line] = [line for line in caplog.messages if "not cached" in line]
+    assert line == "tokens not cached: no home folder; XDG_CACHE_HOME names another place"

@@ -6,21 +6,46 @@ import pytest
 from utils.glue import TASKS
 from utils.metrics import METRICS, NAMES, compute_metrics, predictions_of
 
-
-def test_classification_metrics():
-    logits = np.array([[2.0, 1.0], [0.0, 1.0], [0.0, 3.0], [1.0, 0.0]])  # predicted 0 1 1 0
-    labels = np.array([0, 1, 0, 1])
-    assert compute_metrics("acc", logits, labels) == {"acc": 0.5}
-    assert compute_metrics("acc_and_f1", logits, labels) == {"acc": 0.5, "f1": 0.5, "acc_and_f1": 0.5}
-    assert compute_metrics("matthews_corrcoef", logits, labels) == {"matthews_corrcoef": 0.0}
+# 3 true positives, 1 false positive, 2 false negatives, 4 true negatives: no two numbers below are the same
+LABELS = np.array([1, 1, 1, 0, 1, 1, 0, 0, 0, 0])
+PREDICTED = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
 
 
-def test_correlations():
-    labels = np.array([1.0, 2.0, 3.0, 4.0])
-    metrics = compute_metrics("corr", np.array([[1.0], [4.0], [9.0], [16.0]]), labels)
-    assert metrics["spearman_corr"] == pytest.approx(1.0)
-    assert metrics["pearson_corr"] == pytest.approx(0.98437, abs=1e-4)
-    assert metrics["corr"] == pytest.approx((1 + metrics["pearson_corr"]) / 2)
+def logits_of(classes, number):
+    """Logits (N, number) whose highest are these classes."""
+    return np.eye(number)[classes] - 0.25
+
+
+def test_accuracy_is_the_share_of_right_ones():
+    assert compute_metrics("acc", logits_of(PREDICTED, 2), LABELS) == {"acc": pytest.approx(7 / 10)}
+    three = logits_of(np.array([2, 0, 1, 1, 2]), 3)
+    assert compute_metrics("acc", three, np.array([2, 1, 1, 0, 0])) == {"acc": pytest.approx(2 / 5)}
+
+
+def test_f1_is_of_class_1_and_the_mean_is_of_both():
+    assert compute_metrics("acc_and_f1", logits_of(PREDICTED, 2), LABELS) == {
+        "acc": pytest.approx(0.7),
+        "f1": pytest.approx(6 / 9),  # 2 * 3 / (2 * 3 + 1 + 2); of class 0 it is 8 / 11
+        "acc_and_f1": pytest.approx((0.7 + 6 / 9) / 2),
+    }
+
+
+def test_matthews_correlation_has_its_sign():
+    expected = 10 / 600**0.5  # (3 * 4 - 1 * 2) / sqrt(4 * 5 * 5 * 6)
+    found = compute_metrics("matthews_corrcoef", logits_of(PREDICTED, 2), LABELS)
+    assert found == {"matthews_corrcoef": pytest.approx(expected)}
+    turned = compute_metrics("matthews_corrcoef", logits_of(1 - PREDICTED, 2), LABELS)
+    assert turned == {"matthews_corrcoef": pytest.approx(-expected)}
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_correlations_of_values_and_of_ranks(sign):
+    scores = sign * np.array([[5.0], [1.0], [2.0], [3.0], [19.0]])
+    assert compute_metrics("corr", scores, np.array([1.0, 2.0, 3.0, 4.0, 5.0])) == {
+        "pearson_corr": pytest.approx(sign * 30 / 2200**0.5),  # products of deviations 30, squares 10 and 220
+        "spearman_corr": pytest.approx(sign * 0.4),  # 1 - 6 * (9 + 1 + 1 + 1) / (5 * 24)
+        "corr": pytest.approx(sign * (30 / 2200**0.5 + 0.4) / 2),
+    }
 
 
 def test_a_constant_prediction_correlates_with_nothing():
@@ -42,6 +67,10 @@ def test_every_task_has_a_metric_and_its_names_are_right():
     assert set(METRICS) == set(NAMES)
 
 
-def test_logits_that_are_not_numbers_are_never_scored():
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("metric", ["acc", "acc_and_f1", "matthews_corrcoef", "corr"])
+def test_logits_that_are_not_finite_are_never_scored(metric, bad):
+    logits = np.arange(4.0)[:, None] if metric == "corr" else logits_of(np.array([0, 1, 0, 1]), 2)
+    logits[2, 0] = bad
     with pytest.raises(FloatingPointError, match="diverged"):
-        compute_metrics("acc", np.array([[np.nan, 1.0]]), np.array([1]))
+        compute_metrics(metric, logits, np.array([0, 1, 1, 0]))

@@ -2,22 +2,30 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import write_task
+from test_signals import wait_for
 from two_processes import results
+
+from utils.resume import StateFile
 
 ROOT = Path(__file__).parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 QUICK = ["--num_train_epochs", "2", "--learning_rate", "1e-3", "--log_interval", "4", "--use_cpu"]
 
 
+# what a user has set for other programs changes nothing here
+FOREIGN = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_USE_FSDP": "true", "OMPI_COMM_WORLD_SIZE": "3"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), **FOREIGN}
+
+
 def run_on_two(*command: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    return subprocess.run([*TORCHRUN, *command], capture_output=True, text=True, env=environment, check=False)
+    return subprocess.run([*TORCHRUN, *command], capture_output=True, text=True, env=ENVIRONMENT, check=False)
 
 
 def test_two_processes_train_and_predict_like_one(tmp_path, bert_folder, tokenizer):
@@ -28,6 +36,7 @@ def test_two_processes_train_and_predict_like_one(tmp_path, bert_folder, tokeniz
     assert "runs on one process, found 2: no torchrun" in done.stderr
     found, wanted = json.loads(result.read_text()), results(tokenizer)
     assert found[0] == found[1]  # both know all of it
+    assert (found[0]["broadcast"], found[0]["sum"]) == (0, 3)
     for ours, alone in zip(found[0]["logits"], found[1]["logits"], strict=True):
         assert ours == alone
     for ours, alone in zip(found[0]["histories"], wanted["histories"], strict=True):
@@ -48,3 +57,31 @@ def test_a_stage_on_two_processes_writes_once_and_counts_every_row(tmp_path, mon
     assert len((folder / "RTE.tsv").read_text().splitlines()) == 10
     assert (folder / "log.txt").read_text().count("done in") == 1
     assert sorted(path.name for path in folder.iterdir()) == ["RTE.tsv", "args.json", "ckpt", "log.txt", "metrics.json"]
+
+
+def test_what_other_launchers_leave_beside_a_plain_run_is_named_and_ignored():
+    left = {"WORLD_SIZE": "2", "PMI_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
+    code = "from utils import processes; print(processes.start(True), processes.world_size(), processes.rank())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**ENVIRONMENT, **left}, timeout=120, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout) == (0, "cpu 1 0\n"), done.stderr
+    assert done.stderr == (
+        "WORLD_SIZE=2 OMPI_COMM_WORLD_SIZE=3 PMI_SIZE=2 ignored: torchrun alone starts several processes\n"
+    )
+
+
+def test_several_processes_leave_at_once_with_one_line(tmp_path, monkeypatch, bert_folder):
+    write_task(tmp_path / "datasets", "rte")
+    monkeypatch.chdir(tmp_path)
+    flags = ["--num_train_epochs", "5000", "--num_patience_epochs", "0", "--save_interval", "1", *QUICK[2:]]
+    command = [*TORCHRUN, str(ROOT / "run_finetuning.py"), "--model_path", str(bert_folder), *flags]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    folder = tmp_path / "outputs" / "finetune" / "ft_rte"
+    wait_for(folder / ".ckpt.state")
+    run.send_signal(signal.SIGTERM)  # which torchrun passes on
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode != 0
+    assert errors.count("stopped by SIGTERM") == 1
+    assert (folder / "log.txt").read_text().endswith("stopped by SIGTERM\n")
+    assert StateFile.of_run(folder / ".ckpt.state") is not None  # whole

@@ -1,16 +1,24 @@
 """Mask gradients: the definition, and that batching changes nothing."""
 
+import gc
+import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import REFERENCE, small_config
+from torch.nn import functional as F
 
+import run_finetuning
+import run_pruning
+import run_sparsification
 from models.bert import PrunableBert
 from models.losses import distance_to, distillation_loss, learn_from, task_loss
 from models.scores import interpolate, magnitudes, mask_gradients, normalise, random_scores
 from models.units import Units
 from utils.batches import load_tokenizer, tokenise
+from utils.cache import load_examples
 from utils.glue import read_split
 
 
@@ -35,13 +43,89 @@ def by_definition(model, dev, loss, size=32) -> Units:
     return Units(*total)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 75])
-def test_any_batching_gives_the_scores_of_the_definition(teacher, dev, batch_size):
+@pytest.mark.parametrize("group_size", [32, 5])
+@pytest.mark.parametrize(("batch_size", "window"), [(1, None), (7, None), (75, None), (7, 10), (32, 64), (10, 5)])
+def test_any_batching_gives_the_scores_of_the_definition(teacher, dev, batch_size, window, group_size):
     student_logits = torch.randn(75, 2, generator=torch.Generator().manual_seed(0))
     losses = [task_loss, distance_to(student_logits)]
-    for ours, loss in zip(mask_gradients(teacher, dev.by_length(batch_size), losses), losses, strict=True):
-        for kind, expected in zip(ours, by_definition(teacher, dev, loss), strict=True):
+    batches = dev.by_length(batch_size, window=window)
+    for ours, loss in zip(mask_gradients(teacher, batches, losses, group_size), losses, strict=True):
+        for kind, expected in zip(ours, by_definition(teacher, dev, loss, group_size), strict=True):
             torch.testing.assert_close(kind, expected, atol=1e-6, rtol=1e-4)
+
+
+def bytes_held(shape: tuple[int, ...]) -> int:
+    """Of all tensors alive that end in this shape, with what they are views of."""
+    tensors = [item for item in gc.get_objects() if type(item) is torch.Tensor and item.shape[-2:] == shape]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
+
+
+def test_memory_does_not_grow_with_the_rows(teacher, dev):
+    held = []
+
+    def measured(batches):
+        for batch in batches:
+            held.append(bytes_held((4, 128)))
+            yield batch
+
+    mask_gradients(teacher, measured(dev.by_length(8, window=16)), [task_loss], group_size=4)
+    assert max(held[4:]) < 1.2 * max(held[:4])  # 19 groups need no more than the first eight
+
+
+def test_a_gradient_that_is_not_finite_is_named(teacher, dev):
+    def loss(logits, batch):
+        return logits.sum(-1) * torch.where(batch.ids == 70, torch.inf, 1.0)
+
+    with pytest.raises(FloatingPointError, match="the gradients of examples 65 to 96 of those that score are not fin"):
+        mask_gradients(teacher, dev.by_length(16), [task_loss, loss])
+    assert all(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_a_loss_that_moves_no_mask_is_said(teacher, dev, caplog):
+    with caplog.at_level("WARNING", logger="stark"):
+        mask_gradients(teacher, dev.by_length(16), [task_loss])
+        assert not caplog.messages
+        mask_gradients(teacher, dev.by_length(16), [lambda logits, batch: 0 * logits.sum(-1)])
+    [line] = caplog.messages
+    assert "all its gradients are 0" in line
+
+
+def with_one_row_of_nan(folder: str, split: str, row: int) -> None:
+    """A row of a split has a word that no other has, and whose embedding is none."""
+    path = Path("datasets/rte", f"{split}.tsv")
+    lines = path.read_text().splitlines()
+    columns = lines[row].split("\t")
+    lines[row] = "\t".join([columns[0], "w999", *columns[2:]])
+    path.write_text("\n".join(lines) + "\n")
+    model = PrunableBert.from_pretrained(folder)
+    model.bert.embeddings.word_embeddings.weight.data[1] = torch.nan  # [UNK]
+    model.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("split", ["dev", "half"])
+def test_one_row_of_nan_in_what_scores_ends_the_run_in_a_line(workplace, capsys, split):
+    row = 1 + int(load_examples("rte", "datasets", "dev", load_tokenizer("teacher"), 40).halves()[0].places[-1])
+    with_one_row_of_nan("teacher", "dev", row)
+    for script, flags in (
+        (run_pruning, ["--model_path", "teacher"]),
+        (run_sparsification, ["--teacher_model_path", "teacher", "--student_model_path", "teacher"]),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            script.main([*flags, "--selection_split", split])
+        assert stop.value.code == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith(f"error: logits that are not numbers, first those of example {row} of the file ([nan")
+    assert not list(Path("outputs").rglob("ckpt"))
+
+
+def test_one_row_of_nan_in_the_test_set_is_no_class(workplace, capsys):
+    with_one_row_of_nan("teacher", "test", 4)
+    with pytest.raises(SystemExit) as stop:
+        run_finetuning.main(["--model_path", "teacher", "--num_train_epochs", "1", "--do_test"])
+    assert stop.value.code == 1
+    assert "first those of example 4 of the file" in capsys.readouterr().err.splitlines()[-1]
+    assert not list(Path("outputs").rglob("RTE.tsv"))
 
 
 def test_padding_length_changes_no_score(teacher, dev):
@@ -92,15 +176,40 @@ class Labels:
         self.labels, self.ids = labels, ids
 
 
-def test_distillation_loss_is_half_the_teachers_and_half_the_labels():
-    student, teacher = torch.tensor([[1.0, -1.0]]), torch.tensor([[0.5, 2.0]])
-    probabilities = (teacher / 2).softmax(-1)
-    soft = -4 * (probabilities * (student / 2).log_softmax(-1)).sum(-1)
-    hard = -student.log_softmax(-1)[:, 1]
-    batch = Labels(torch.tensor([1]), torch.tensor([0]))
-    torch.testing.assert_close(distillation_loss(student, teacher, batch, 2.0, 0.5), (soft + hard) / 2)
-    torch.testing.assert_close(learn_from(lambda _: teacher)(student, batch), (soft + hard) / 2)
-    torch.testing.assert_close(distance_to(student)(teacher, batch), (soft + hard) / 2)
+def test_distillation_loss_by_hand():
+    # half and half under the teacher, a quarter and three quarters under the student: -(ln 1/4 + ln 3/4) / 2
+    teacher, student = torch.zeros(1, 2), torch.tensor([[0.0, math.log(3)]])
+    batch = Labels(torch.tensor([0]), torch.tensor([0]))
+    distance, label = math.log(16 / 3) / 2, math.log(4)
+    for loss in (
+        learn_from(lambda _: teacher, 1.0, 0.25)(student, batch),
+        distance_to(student, 1.0, 0.25)(teacher, batch),
+    ):
+        assert loss.item() == pytest.approx(0.25 * distance + 0.75 * label)
+    # at temperature 2 the same distance comes from logits twice as large, and counts four times
+    loss = distillation_loss(2 * student, teacher, batch, 2.0, 0.25)
+    assert loss.item() == pytest.approx(0.25 * 4 * distance + 0.75 * math.log(10))
+
+
+@pytest.mark.parametrize(("temperature", "alpha"), [(2.0, 0.5), (0.5, 0.1), (3.0, 0.8), (1.0, 1.0), (1.0, 0.0)])
+def test_distillation_loss_equals_torchs_losses(temperature, alpha):
+    torch.manual_seed(0)
+    student, teacher, labels = torch.randn(7, 3), torch.randn(7, 3), torch.randint(3, (7,))
+    batch = Labels(labels, torch.arange(7))
+    said, taught = (student / temperature).log_softmax(-1), (teacher / temperature).softmax(-1)
+    # Kullback and Leibler's divergence leaves out the teacher's entropy, which has no gradient in the student
+    soft = F.kl_div(said, taught, reduction="none").sum(-1) + torch.distributions.Categorical(taught).entropy()
+    expected = alpha * temperature**2 * soft + (1 - alpha) * F.cross_entropy(student, labels, reduction="none")
+    torch.testing.assert_close(distillation_loss(student, teacher, batch, temperature, alpha), expected)
+    torch.testing.assert_close(learn_from(lambda _: teacher, temperature, alpha)(student, batch), expected)
+    torch.testing.assert_close(distance_to(student, temperature, alpha)(teacher, batch), expected)
+
+
+def test_the_paper_takes_temperature_2_and_one_half():
+    student, teacher, batch = torch.randn(3, 2), torch.randn(3, 2), Labels(torch.tensor([0, 1, 1]), torch.arange(3))
+    expected = distillation_loss(student, teacher, batch, 2.0, 0.5)
+    assert torch.equal(learn_from(lambda _: teacher)(student, batch), expected)
+    assert torch.equal(distance_to(student)(teacher, batch), expected)
 
 
 def test_distillation_loss_of_a_regression_is_the_mean_of_squared_distances():
@@ -110,6 +219,7 @@ def test_distillation_loss_of_a_regression_is_the_mean_of_squared_distances():
         Labels(torch.tensor([0.0, 5.0])),
     )
     assert distillation_loss(student, teacher, batch, 2.0, 0.5).tolist() == [2.5, 4.5]
+    assert distillation_loss(student, teacher, batch, 2.0, 0.25).tolist() == [1.75, 6.75]
     assert task_loss(student, batch).tolist() == [1.0, 9.0]
 
 

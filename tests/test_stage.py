@@ -4,6 +4,7 @@ import argparse
 import json
 
 import pytest
+import torch
 from conftest import small_config
 
 from models.bert import PrunableBert
@@ -105,6 +106,11 @@ def test_tables_align_and_mark_what_is_missing():
         (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left on device"),
         (FloatingPointError("logits that are not numbers\nand more"), 1, "error: logits that are not numbers"),
         (MemoryError(), 1, "error: MemoryError"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), 1, "error: CUDA out of memory. Tried"),
+        (torch.AcceleratorError("CUDA error: out of memory\n..."), 1, "error: CUDA error: out of memory"),
+        (RuntimeError("CUDA out of memory"), 1, "error: CUDA out of memory"),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when"), 1, "error: CUBLAS_STATUS_ALLOC_FAILED when"),
+        (RuntimeError("CUDNN_STATUS_ALLOC_FAILED"), 1, "error: CUDNN_STATUS_ALLOC_FAILED"),
     ],
 )
 def test_errors_are_one_line_and_a_status(capsys, error, status, line):
@@ -120,10 +126,11 @@ def test_errors_are_one_line_and_a_status(capsys, error, status, line):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_bug_keeps_its_traceback():
+@pytest.mark.parametrize("bug", [KeyError("bug"), RuntimeError("shapes cannot be multiplied")])
+def test_a_bug_keeps_its_traceback(bug):
     @entry_point()
     def main(argv):
-        raise KeyError("bug")
+        raise bug
 
-    with pytest.raises(KeyError):
+    with pytest.raises(type(bug)):
         main([])

@@ -10,12 +10,26 @@ from conftest import refused
 from scripts import submission
 from utils.glue import TASKS, write_submission
 
+ROWS = {  # of GLUE's test sets, as their authors count them
+    "CoLA": 1063,
+    "SST-2": 1821,
+    "MRPC": 1725,
+    "STS-B": 1379,
+    "QQP": 390965,
+    "MNLI-m": 9796,
+    "MNLI-mm": 9847,
+    "QNLI": 5463,
+    "RTE": 3000,
+    "WNLI": 146,
+    "AX": 1104,
+}
+
 
 def write_set(folder: Path, *left_out: str) -> Path:
     """A file for each task, in the folder of its run."""
     for name, task in TASKS.items():
         if task.title not in left_out:
-            rows = np.arange(submission.ROWS[task.title])
+            rows = np.arange(ROWS[task.title])
             (folder / f"kd_4_{name}").mkdir(parents=True)
             path = folder / f"kd_4_{name}" / f"{task.title}.tsv"
             write_submission(path, task, rows % len(task.labels) if task.labels else rows % 6)
@@ -36,6 +50,10 @@ def test_a_complete_set_is_found_in_outputs_and_zipped_as_it_is(capsys):
         assert archive.read("STS-B.tsv") == Path("outputs/rewind/kd_4_stsb/STS-B.tsv").read_bytes()
     assert ["QQP", "390965", "outputs/rewind/kd_4_qqp/QQP.tsv"] in map(str.split, capsys.readouterr().out.splitlines())
     assert [path.name for path in Path().iterdir() if path.name != "outputs"] == ["submission.zip"]
+
+
+def test_rows_are_counted_as_glues_authors_do():
+    assert submission.ROWS == ROWS
 
 
 def test_the_diagnostic_set_goes_along_and_missing_ones_are_named(capsys):
@@ -69,6 +87,7 @@ BAD = {
     "blank line": ("CoLA", 2, "", "CoLA.tsv line 3: 1 columns, expected 2"),
     "score": ("STS-B", 1, "0\t5.1", "STS-B.tsv line 2: prediction '5.1', expected a number from 0 to 5"),
     "no score": ("STS-B", 1, "0\tnan", "STS-B.tsv line 2: prediction 'nan', expected a number from 0 to 5"),
+    "one less": ("RTE", 3000, None, "RTE.tsv: 2999 rows, expected the 3000 of GLUE's test set"),
     "one more": ("WNLI", 147, "146\t0\n", "WNLI.tsv: 147 rows, expected the 146 of GLUE's test set"),
 }
 
@@ -78,9 +97,9 @@ def test_a_file_that_the_server_would_refuse_is_refused(capsys, case):
     title, line, text, message = BAD[case]
     task = next(task for task in TASKS.values() if task.title == title)
     path = Path(f"{title}.tsv")
-    write_submission(path, task, np.zeros(submission.ROWS[title]))
+    write_submission(path, task, np.zeros(ROWS[title]))
     lines = path.read_text().split("\n")
-    lines[line] = text
+    lines[line : line + 1] = [] if text is None else [text]
     path.write_text("\n".join(lines))
     assert message in refused(submission, capsys, str(path), "--allow_missing")
 

@@ -37,7 +37,7 @@ def results(tokenizer) -> dict:
     histories = []
     for batch_size, accumulated in BATCHES:
         model.load_state_dict(initial)
-        recipe = QUICK._replace(batch_size=batch_size // processes.count(), num_grad_accum_steps=accumulated)
+        recipe = QUICK._replace(batch_size=batch_size // processes.world_size(), num_grad_accum_steps=accumulated)
         loss = look_inside(learn_from(teacher_says), {"tinybert": 1.0}, Features(model), Features(teacher))
         histories.append(fit(model, train, loss, recipe, lambda: evaluate(model, dev, "acc", 8), "acc").history)
     logits = [predict(model, make_examples(tokenizer, rows), 8).tolist() for rows in ROWS]
@@ -47,7 +47,9 @@ def results(tokenizer) -> dict:
 if __name__ == "__main__":
     processes.start(use_cpu=True)
     torch.set_num_threads(1)
-    found = processes.gathered(results(load_tokenizer(sys.argv[1])))
+    rank = processes.rank()
+    own = {"broadcast": processes.broadcast(rank), "sum": processes.all_reduce_sum(torch.tensor(rank + 1)).item()}
+    found = processes.all_gather({**results(load_tokenizer(sys.argv[1])), **own})
     if processes.is_main():
         Path(sys.argv[2]).write_text(json.dumps(found))
     run_pruning.main(["--model_path", sys.argv[1], "--data_dir", sys.argv[3]])  # a stage that is not for several

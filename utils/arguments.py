@@ -15,6 +15,7 @@ from utils.training import Recipe
 
 SCORES = ("knowledgeable", "expressive", "friendly", "random", "magnitude")
 SCHEDULERS = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
+POLYNOMIAL_END = 1e-7  # learning rate at the end of transformers' polynomial schedule
 MAX_LENGTH = 128
 
 
@@ -223,6 +224,9 @@ def parse(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
         if args.selection_metric not in NAMES[metric]:
             expected = f"one of {', '.join(NAMES[metric])} for {args.task_name}"
             parser.error(f"--selection_metric: found {args.selection_metric!r}, expected {expected}")
+    if getattr(args, "lr_scheduler_type", None) == "polynomial" and args.learning_rate <= POLYNOMIAL_END:
+        expected = f"more than the {POLYNOMIAL_END} at which --lr_scheduler_type polynomial ends"
+        parser.error(f"--learning_rate: found {args.learning_rate}, expected {expected}")
     if getattr(args, "layer_choice", "first") != "first":
         named = args.layer_choice.split(",")
         if args.student_sparsity is not None:

@@ -33,6 +33,7 @@ class Batch(NamedTuple):
     attention_mask: Tensor  # (B, T), true on tokens
     labels: Tensor  # (B,), class ids or scores
     ids: Tensor  # (B,), places in the file from 0
+    cpu_ids: Tensor  # (B,), the same on the CPU, so that nobody waits for a device to hear what was planned here
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,6 +54,7 @@ class Examples:
     pad_to: int | None = None  # tokens; None pads to the longest of the batch
     pad_multiple: int = 1  # tokens; widths are rounded up to it
     group_by_length: bool = True
+    places: Tensor | None = None  # (N,), on the CPU, in the file from 0; None if they are 0 to N - 1
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -71,7 +73,8 @@ class Examples:
         """Only the examples with these ids (n,), which count from 0 anew."""
         there = ids.to(self.offsets.device)
         picked = {name: getattr(self, name)[there] for name in ("offsets", "seconds", "labels")}
-        return replace(self, lengths=self.lengths[ids], **picked)
+        places = ids if self.places is None else self.places[ids]
+        return replace(self, lengths=self.lengths[ids], places=places, **picked)
 
     def halves(self) -> tuple["Examples", "Examples"]:
         """Two halves in file order, alike in their labels, and always the same."""
@@ -83,13 +86,14 @@ class Examples:
     def batch(self, ids: Tensor) -> Batch:
         """The examples with these ids (B,), in this order."""
         width = self.pad_to or -(-int(self.lengths[ids].max()) // self.pad_multiple) * self.pad_multiple
+        cpu_ids = ids
         lengths, ids = (tensor.to(self.tokens.device, non_blocking=True) for tensor in (self.lengths[ids], ids))
         places = torch.arange(width, device=self.tokens.device)  # (T,)
         mask = places < lengths[:, None]  # (B, T)
         index = (self.offsets[ids, None] + places).clamp_(max=len(self.tokens) - 1)
         input_ids = self.tokens[index].masked_fill_(~mask, self.pad_id)
         token_type_ids = ((places >= self.seconds[ids, None]) & mask).to(input_ids.dtype)
-        return Batch(input_ids, token_type_ids, mask, self.labels[ids], ids)
+        return Batch(input_ids, token_type_ids, mask, self.labels[ids], ids, cpu_ids)
 
     def epoch(self, batch_size: int, generator: torch.Generator) -> list[Tensor]:
         """Every example once, in random batches of similar lengths; the last one may be short.
@@ -107,15 +111,18 @@ class Examples:
         ]
         return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
 
-    def by_length(self, batch_size: int, start: int = 0, step: int = 1) -> Iterator[Batch]:
+    def by_length(self, batch_size: int, start: int = 0, step: int = 1, window: int | None = None) -> Iterator[Batch]:
         """Every example once, the longest first; in file order without grouping by length.
 
-        Of these batches, every `step`-th from number `start` on.
+        Of these batches, every `step`-th from number `start` on. With a window, so many examples in file order at a
+        time: all of them have come before the next window begins.
         """
-        order = torch.arange(len(self))
-        if self.group_by_length:
-            order = self.lengths.argsort(descending=True, stable=True)
-        for ids in order.split(batch_size)[start::step]:
+        batches = []
+        for ids in torch.arange(len(self)).split(window or len(self)):
+            if self.group_by_length:
+                ids = ids[self.lengths[ids].argsort(descending=True, stable=True)]
+            batches += ids.split(batch_size)
+        for ids in batches[start::step]:
             yield self.batch(ids)
 
 

@@ -4,6 +4,7 @@ dev = load_examples("rte", "datasets", "dev", tokenizer, max_length=128)    # re
 dev = load_examples("rte", "datasets", "dev", tokenizer, max_length=128)    # reads the tokens
 """
 
+import functools
 import hashlib
 import logging
 import os
@@ -18,13 +19,20 @@ from utils.batches import Examples, Tokenizer, tokenise
 from utils.glue import TASKS, read_split, split_path
 
 logger = logging.getLogger("stark")
-FORMAT = "1"  # to be raised when the reader or the tokenising changes what it makes of a file
+FORMAT = "2"  # to be raised when the reader or the tokenising changes what it makes of a file
 ARRAYS = [field.name for field in fields(Examples) if field.type in (Tensor, "Tensor")]
 
 
 def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/stark, or ~/.cache/stark."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "stark")
+    """$XDG_CACHE_HOME/stark, or ~/.cache/stark.
+
+    Raises:
+        OSError: neither is known, as in a container whose user has no home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "stark")
+    except RuntimeError as error:
+        raise FileNotFoundError("no home folder; XDG_CACHE_HOME names another place") from error
 
 
 def load_examples(
@@ -50,7 +58,7 @@ def load_examples(
     key.update(f"{FORMAT} {task_name} {split} {max_length} {max_examples} {tokenizer.special_tokens_map}".encode())
     with open(path, "rb") as file:
         key.update(hashlib.file_digest(file, "sha256").digest())
-    entry = cache_folder() / f"{task_name}-{split}-{key.hexdigest()[:32]}.safetensors"
+    entry = f"{task_name}-{split}-{key.hexdigest()[:32]}.safetensors"
     if arrays := _read(entry):
         examples = Examples(**arrays, pad_id=tokenizer.pad_token_id)
     else:
@@ -62,18 +70,24 @@ def load_examples(
     return examples
 
 
-def _read(entry: Path) -> dict[str, Tensor] | None:
+def _read(entry: str) -> dict[str, Tensor] | None:
     try:
-        return load_file(entry)
+        return load_file(cache_folder() / entry)
     except (OSError, SafetensorError):
         return None
 
 
-def _write(entry: Path, arrays: dict[str, Tensor]) -> None:
-    beside = entry.with_name(f".{entry.name}.{os.getpid()}.part")
+def _write(entry: str, arrays: dict[str, Tensor]) -> None:
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
+        folder = cache_folder()
+        beside = folder / f".{entry}.{os.getpid()}.part"
+        folder.mkdir(parents=True, exist_ok=True)
         save_file(arrays, beside)
-        os.replace(beside, entry)
+        os.replace(beside, folder / entry)
     except (OSError, SafetensorError) as error:
-        logger.warning("tokens not cached: %s", error)
+        _warn(f"tokens not cached: {error}")
+
+
+@functools.cache  # once, not for each split
+def _warn(line: str) -> None:
+    logger.warning(line)

@@ -4,14 +4,15 @@ metrics = evaluate(student, dev, "acc", batch_size=32)
 teacher_says = frozen(teacher, train, batch_size=32)
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from utils import processes
 from utils.batches import Batch, Examples
+from utils.log import progress
 from utils.metrics import Metrics, compute_metrics
 
 DELAY = 3  # seconds before a loop shows that it goes on
@@ -27,15 +28,34 @@ def _device(model: nn.Module) -> torch.device:
 
 
 def predict(model: nn.Module, examples: Examples, batch_size: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Logits (N, C) of all examples in file order, in eval mode; they can be used as constants in a loss."""
+    """Logits (N, C) of all examples in file order, in eval mode; they can be used as constants in a loss.
+
+    They are there when this returns, not only asked for: the check waits for the device, once.
+
+    Raises:
+        FloatingPointError: a logit is not finite, so that nothing made of it could be trusted.
+    """
     model.eval()
     logits = torch.zeros(len(examples), model.config.num_labels, device=_device(model))
     # several processes take turns at the batches of one, so that the sum of their logits is what one alone would say
-    batches = examples.by_length(batch_size, processes.rank(), processes.count())
+    batches = examples.by_length(batch_size, processes.rank(), processes.world_size())
+    turns = len(range(processes.rank(), math.ceil(len(examples) / batch_size), processes.world_size()))
     with torch.inference_mode(), autocast(model, dtype):
-        for batch in tqdm(batches, leave=False, delay=DELAY, desc="predicting", **processes.bar_options()):
+        for batch in progress(batches, total=turns, desc="predicting", unit="batch", delay=DELAY):
             logits[batch.ids] = model(*batch.inputs).float()
-    return processes.total(logits)
+    logits = processes.all_reduce_sum(logits)
+    _check_finite(logits, examples)
+    return logits
+
+
+def _check_finite(logits: Tensor, examples: Examples) -> None:
+    bad = logits.isfinite().all(1).cpu().logical_not().nonzero().flatten()
+    if len(bad):
+        place = bad[0] if examples.places is None else examples.places[bad[0]]
+        raise FloatingPointError(
+            f"logits that are not numbers, first those of example {int(place) + 1} of the file "
+            f"({logits[bad[0]].tolist()}): the model has diverged or its weights are damaged"
+        )
 
 
 def evaluate(

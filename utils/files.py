@@ -4,9 +4,13 @@ Everything is written beside its place under a name that begins with a dot, flus
 """
 
 import contextlib
+import errno
 import fcntl
+import functools
 import hashlib
 import json
+import logging
+import math
 import os
 import shutil
 import socket
@@ -14,7 +18,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from safetensors import SafetensorError
+
 from utils.errors import InputError
+
+logger = logging.getLogger("stark")
+# how Lustre, CIFS, NFS and FUSE say that they have no locks, or do not flush folders
+UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}
 
 
 @contextlib.contextmanager
@@ -22,6 +32,10 @@ def written_beside(path: Path) -> Iterator[Path]:
     """Write the file or folder that is yielded; it replaces `path` when all went well, and is removed if not.
 
     Of a folder that is replaced, the old one is moved aside first; `recover` brings it back if all stops right there.
+    A link gives way to the file or folder itself; what it pointed to stays as it is.
+
+    Raises:
+        OSError: it cannot be written; the message names `path` and the reason, such as a full disk.
     """
     beside, old = (path.with_name(f".{path.name}.{suffix}") for suffix in ("part", "old"))
     _remove(beside)
@@ -29,20 +43,32 @@ def written_beside(path: Path) -> Iterator[Path]:
         yield beside
         for part in (beside, *beside.rglob("*")):
             _flush(part)
-        if path.is_dir():
+        if beside.is_dir() and os.path.lexists(path):
             recover(path)
             path.rename(old)
         os.replace(beside, path)
         _flush(path.parent)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors make their own of a full disk
+        raise _cannot_write(path, error) from error
     finally:
         _remove(beside)
         recover(path)
 
 
+def _cannot_write(path: Path, error: Exception) -> OSError:
+    """The error with the path that was to be written, not that of a part of it."""
+    reason = getattr(error, "strerror", None) or (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, RuntimeError) and shutil.disk_usage(path.parent).free < 2**20:
+        reason = os.strerror(errno.ENOSPC)  # torch has no words for it
+    named = OSError(f"{path}: cannot be written: {reason}")
+    named.strerror = reason  # for the folder around it
+    return named
+
+
 def recover(path: Path) -> None:
     """Put back an old folder that a process killed between two renames had moved aside, or remove one left over."""
     old = path.with_name(f".{path.name}.old")
-    if old.exists() and not path.exists():
+    if os.path.lexists(old) and not os.path.lexists(path):
         old.rename(path)
     _remove(old)
 
@@ -54,20 +80,39 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, complete or not at all."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    """Write a JSON file, complete or not at all.
+
+    Raises:
+        FloatingPointError: a number in it is infinite or none, which JSON cannot hold.
+    """
+    for keys, number in _numbers(content):
+        if not math.isfinite(number):
+            raise FloatingPointError(f"{path}: {keys} would be {number}, expected a finite number")
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _numbers(content: Any, keys: str = "") -> Iterator[tuple[str, float]]:
+    """All floats in a JSON value, each with the keys and indices that lead to it: history.0.loss."""
+    if isinstance(content, float):
+        yield keys, content
+    elif isinstance(content, dict | list | tuple):
+        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+            yield from _numbers(value, f"{keys}.{key}" if keys else str(key))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's content; {} if there is no such file.
+    """A JSON file's content, an object; {} if there is no such file.
 
     Raises:
-        InputError: it is not JSON.
+        InputError: it is not JSON, or no object.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise InputError(f"{path}: not a JSON file: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, expected a JSON object")
+    return content
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
@@ -98,6 +143,8 @@ _held: dict[Path, TextIO] = {}
 def lock(path: Path, wait: bool = False) -> None:
     """Hold a lock file until `release` or the end of this process, however it ends; `wait` for another's end.
 
+    On a file system without locks it says so, and goes on.
+
     Raises:
         InputError: another process holds it, which is named.
     """
@@ -109,6 +156,10 @@ def lock(path: Path, wait: bool = False) -> None:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise InputError(f"{path.parent}: {holder} is writing here; wait for it, or stop it") from error
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            _say_unlocked(path.parent)
         if path.exists() and os.stat(path).st_ino == os.fstat(file.fileno()).st_ino:  # not removed by its last holder
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -116,8 +167,13 @@ def lock(path: Path, wait: bool = False) -> None:
             _held[path] = file
 
 
+@functools.cache  # once for each folder
+def _say_unlocked(folder: Path) -> None:
+    logger.warning("%s: this file system has no locks; nothing keeps a second run out of this folder", folder)
+
+
 def is_locked(path: Path) -> bool:
-    """Whether another process holds this lock file."""
+    """Whether another process holds this lock file; on a file system without locks, none does."""
     try:
         with open(path, encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -125,6 +181,9 @@ def is_locked(path: Path) -> bool:
         return False
     except BlockingIOError:
         return True
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
     return False
 
 
@@ -139,12 +198,15 @@ def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in {*UNSUPPORTED, errno.EPERM, errno.EACCES, errno.EBADF}):
+            raise
     finally:
         os.close(descriptor)
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ import enum
 from pathlib import Path
 from typing import Any
 
+from utils.errors import InputError
 from utils.files import fingerprint, is_locked, read_json, recover, write_json
 from utils.glue import TASKS
 from utils.paths import CHECKPOINT, is_checkpoint, sparsity_of
@@ -114,7 +115,7 @@ class RunFolder:
             before = self._overwriting(name).get("settings") or beside
         elif self.result(name):
             before = self.settings(name)
-        elif not state.exists() or StateFile.of_run(state) == run_id(settings):
+        elif not state.exists() or _run_of(state) == run_id(settings):
             return []
         else:
             before = beside  # says what the training had begun with, if no other has come in between
@@ -169,6 +170,14 @@ class RunFolder:
         """A digest that tells a checkpoint from one made again with the same settings: its seconds are others."""
         files = [self.path / name / file for file in (SETTINGS, RESULT)]
         return fingerprint(path for path in files if path.is_file())
+
+
+def _run_of(state: Path) -> str | None:
+    """The run whose training a state file is of; None if it is damaged, which its run will say when it goes on."""
+    try:
+        return StateFile.of_run(state)
+    except InputError:
+        return None
 
 
 def checkpoint_settings(path: str) -> dict[str, Any]:

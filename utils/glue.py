@@ -6,7 +6,7 @@ train = read_split("rte", "datasets", "train")
 import logging
 import math
 import os
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,19 +14,18 @@ import numpy as np
 
 from utils.errors import InputError
 from utils.files import write_text
+from utils.readers import find_columns, is_quoted, listed, other_kind, shown, tsv_rows
 
 logger = logging.getLogger("stark")
 
 
 class Task(NamedTuple):
-    """A GLUE task: its labels, its metric, and where its files keep what."""
+    """A GLUE task: its labels, its metric, and what its files hold."""
 
     title: str  # GLUE's name, also the name of the submission file
     labels: tuple[str, ...]  # names in the order of the class ids; () is regression, scores 0 to 5
     metric: str  # what selects the best checkpoint
-    text: tuple[int, int | None]  # columns of the sentences in train and dev
-    label: int = -1  # column of the label in train and dev
-    test_text: tuple[int, int | None] = (1, 2)  # columns of the sentences in test
+    text: tuple[str, ...]  # columns of the sentence, or of the first and the second
     values: tuple[str, ...] = ()  # the labels as the files write them, if not by name
     suffix: str = ""  # of dev and test files
     header: bool = True  # in train and dev; test always has one
@@ -35,21 +34,59 @@ class Task(NamedTuple):
 
 ENTAILMENT, NLI = ("not_entailment", "entailment"), ("contradiction", "neutral", "entailment")
 BINARY = ("0", "1")
+PAIR = ("sentence1", "sentence2")
+QUESTIONS = ("question1", "question2")
 TASKS = {
-    "rte": Task("RTE", ENTAILMENT, "acc", (1, 2)),
-    "mrpc": Task("MRPC", ("not_equivalent", "equivalent"), "acc_and_f1", (3, 4), 0, (3, 4), BINARY),
-    "stsb": Task("STS-B", (), "corr", (7, 8), -1, (7, 8)),
-    "sst2": Task("SST-2", ("negative", "positive"), "acc", (0, None), 1, (1, None), BINARY),
-    "qnli": Task("QNLI", ENTAILMENT, "acc", (1, 2)),
-    "qqp": Task("QQP", ("not_duplicate", "duplicate"), "acc_and_f1", (3, 4), 5, (1, 2), BINARY, skip_short=True),
-    "mnli": Task("MNLI-m", NLI, "acc", (8, 9), -1, (8, 9), suffix="_matched"),
-    "mnlimm": Task("MNLI-mm", NLI, "acc", (8, 9), -1, (8, 9), suffix="_mismatched"),
-    "cola": Task(
-        "CoLA", ("unacceptable", "acceptable"), "matthews_corrcoef", (3, None), 1, (1, None), BINARY, header=False
-    ),
-    "wnli": Task("WNLI", ENTAILMENT, "acc", (1, 2), values=BINARY),
+    "rte": Task("RTE", ENTAILMENT, "acc", PAIR),
+    "mrpc": Task("MRPC", ("not_equivalent", "equivalent"), "acc_and_f1", PAIR, BINARY),
+    "stsb": Task("STS-B", (), "corr", PAIR),
+    "sst2": Task("SST-2", ("negative", "positive"), "acc", ("sentence",), BINARY),
+    "qnli": Task("QNLI", ENTAILMENT, "acc", ("question", "sentence")),
+    "qqp": Task("QQP", ("not_duplicate", "duplicate"), "acc_and_f1", QUESTIONS, BINARY, skip_short=True),
+    "mnli": Task("MNLI-m", NLI, "acc", PAIR, suffix="_matched"),
+    "mnlimm": Task("MNLI-mm", NLI, "acc", PAIR, suffix="_mismatched"),
+    "cola": Task("CoLA", ("unacceptable", "acceptable"), "matthews_corrcoef", ("sentence",), BINARY, header=False),
+    "wnli": Task("WNLI", ENTAILMENT, "acc", PAIR, BINARY),
 }
-COLA_COLUMNS = 4  # of train and dev, which have no header to count
+MEANING = {  # what a column holds, where a file calls it by another name than Task.text and "label"
+    "#1 String": "sentence1",
+    "#2 String": "sentence2",
+    "Quality": "label",
+    "gold_label": "label",
+    "is_duplicate": "label",
+    "score": "label",
+}
+RTE_COLUMNS = "index, sentence1, sentence2"
+MRPC_COLUMNS = "#1 ID, #2 ID, #1 String, #2 String"
+STSB_COLUMNS = "index, genre, filename, year, old_index, source1, source2, sentence1, sentence2"
+PARSES = "sentence1_binary_parse, sentence2_binary_parse, sentence1_parse, sentence2_parse"
+MNLI_COLUMNS = f"index, promptID, pairID, genre, {PARSES}, sentence1, sentence2"
+ANNOTATORS = "label1, label2, label3, label4, label5"
+MNLI_HEADERS = (f"{MNLI_COLUMNS}, label1, gold_label", f"{MNLI_COLUMNS}, {ANNOTATORS}, gold_label", MNLI_COLUMNS)
+SPLITS = ("train", "dev", "test")
+HEADERS = {  # of GLUE's own files of these splits; CoLA's train and dev have these columns, but no header
+    "rte": (f"{RTE_COLUMNS}, label", f"{RTE_COLUMNS}, label", RTE_COLUMNS),
+    "mrpc": (f"Quality, {MRPC_COLUMNS}", f"Quality, {MRPC_COLUMNS}", f"index, {MRPC_COLUMNS}"),
+    "stsb": (f"{STSB_COLUMNS}, score", f"{STSB_COLUMNS}, score", STSB_COLUMNS),
+    "sst2": ("sentence, label", "sentence, label", "index, sentence"),
+    "qnli": (*["index, question, sentence, label"] * 2, "index, question, sentence"),
+    "qqp": (*["id, qid1, qid2, question1, question2, is_duplicate"] * 2, "id, question1, question2"),
+    "mnli": MNLI_HEADERS,
+    "mnlimm": MNLI_HEADERS,
+    "cola": (*["source, label, mark, sentence"] * 2, "index, sentence"),
+    "wnli": (f"{RTE_COLUMNS}, label", f"{RTE_COLUMNS}, label", RTE_COLUMNS),
+}
+
+
+class Columns(NamedTuple):
+    """Where a file keeps what."""
+
+    text: list[int]
+    label: int | None  # None in test files
+    width: int  # columns of each row
+    mark: int | None = None  # column of the linguists' mark, in CoLA's files without a header
+    first_row: bool = False  # is the first line a row, and no header?
+    index: int | None = None  # column that numbers a test file's rows, if it has one
 
 
 class Split(NamedTuple):
@@ -61,15 +98,15 @@ class Split(NamedTuple):
 
 
 def task_folder(task_name: str, data_dir: str) -> Path:
-    """The task's folder of TSV files; mnlimm falls back on mnli's.
+    """The task's folder of TSV files, or the one that GLUE's zip unpacks to; mnlimm falls back on mnli's.
 
     Raises:
         InputError: there is none.
     """
-    folder = Path(data_dir, task_name)
-    if task_name == "mnlimm" and not folder.is_dir():
-        folder = Path(data_dir, "mnli")
-    if not folder.is_dir():
+    task = TASKS[task_name]
+    names = (task_name, "mnli", "MNLI") if task.suffix else (task_name, task.title)
+    folder = next((Path(data_dir, name) for name in names if Path(data_dir, name).is_dir()), None)
+    if folder is None:
         raise InputError(
             f"{Path(data_dir, task_name)}: no such folder, expected the task's TSV files "
             f"(bash scripts/download_glue.sh {task_name}, or --data_dir)"
@@ -100,30 +137,39 @@ def read_split(task_name: str, data_dir: str, split: str, max_examples: int | No
         max_examples: the first so many rows only.
 
     Raises:
-        InputError: file missing or empty, not UTF-8, a row with columns missing or too many, an unknown label, a score
-            that is not a number from 0 to 5; with file and line.
+        InputError: file missing or empty, not UTF-8, without the task's columns, a row with columns missing or too
+            many, an unknown label, a score that is not a number from 0 to 5; with file and line.
     """
-    task = TASKS[task_name]
-    path, test = split_path(task_name, data_dir, split), split == "test"
-    columns = task.test_text if test else task.text
-    first, second, labels, skipped = [], [], [], 0
-    for line, row, width in _rows(path, header=test or task.header):
-        if max_examples is not None and len(first) >= max_examples:
+    task, path = TASKS[task_name], split_path(task_name, data_dir, split)
+    rows = tsv_rows(path)
+    head = next(rows, None)
+    if head is None:
+        raise InputError(f"{path}: no rows, expected examples of {task.title}")
+    columns = _columns(path, task_name, split, head)
+    texts, labels, skipped, quoted = [], [], 0, []
+    for line, row in chain([head] * columns.first_row, rows):
+        if max_examples is not None and len(texts) >= max_examples:
             break
-        if len(row) < width and task.skip_short and not test:
+        if len(row) < columns.width and task.skip_short and split != "test":
             skipped += 1
             continue
-        if len(row) != width:
-            raise InputError(f"{path} line {line}: {len(row)} columns, expected {width}")
-        first.append(row[columns[0]])
-        if columns[1] is not None:
-            second.append(row[columns[1]])
-        labels.append(0.0 if test else _label(row[task.label], task, path, line))
-    if not first:
+        _check_row(row, columns, len(texts), f"{path} line {line}")
+        texts.append([row[column] for column in columns.text])
+        labels.append(0.0 if columns.label is None else _label(row[columns.label], task, path, line))
+        quoted += [line] * sum(map(is_quoted, texts[-1]))
+    if not texts:
         raise InputError(f"{path}: no rows, expected examples of {task.title}")
     if skipped:
         logger.warning("%s: %d rows with missing columns left out", path, skipped)
-    return Split(first, second if columns[1] is not None else None, labels)
+    if quoted:
+        logger.warning(
+            "%s: %d fields with a CSV writer's quotes, the first in line %d, read as they stand: write it unquoted",
+            path,
+            len(quoted),
+            quoted[0],
+        )
+    first, *second = map(list, zip(*texts, strict=True))
+    return Split(first, second[0] if second else None, labels)
 
 
 def write_submission(path: Path, task: Task, predictions: np.ndarray) -> None:
@@ -143,39 +189,66 @@ def write_submission(path: Path, task: Task, predictions: np.ndarray) -> None:
     write_text(path, f"index\tprediction\n{rows}")
 
 
-def _rows(path: Path, header: bool) -> Iterator[tuple[int, list[str], int]]:
-    """Line number, fields and expected number of fields of each row.
+def _columns(path: Path, task_name: str, split: str, head: tuple[int, list[str]]) -> Columns:
+    """Where a file keeps what, by the names in its first row; only CoLA's own files without a header go by position.
 
-    Tabs separate and nothing quotes or escapes: a stray " must not swallow rows. Lines end at a line feed only, since
-    the texts hold other characters that Python takes for line ends; fields lose the blanks around them, but a line
-    is never stripped, or an empty last field would be lost.
+    Raises:
+        InputError: a column that the task needs is not there by name, or twice.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="\n") as file:
-            width = COLA_COLUMNS if not header else None
-            for number, line in enumerate(file, start=1):
-                row = [field.strip(" \r\n") for field in line.split("\t")]
-                if row == [""]:
-                    continue
-                if width is None:
-                    width = len(row)
-                    continue
-                yield number, row, width
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start} of a block)") from None
+    task, (line, row) = TASKS[task_name], head
+    official = HEADERS[task_name][SPLITS.index(split)].split(", ")
+    needed = task.text if split == "test" else (*task.text, "label")
+    header = task.header or split == "test"
+    if found := find_columns(row, needed, MEANING):
+        if row != official:
+            used = listed([row[column] for column in found])
+            others = listed([name for column, name in enumerate(row) if column not in found])
+            logger.warning("%s: not GLUE's columns, taken by name: %s; left out: %s", path, used, others or "none")
+        if split == "test":
+            return Columns(found, None, len(row), index=row.index(official[0]) if official[0] in row else None)
+        return Columns(found[: len(task.text)], found[-1], len(row))
+    if not header and len(row) == len(official) and row[1] in task.values and _is_mark(row[2]):
+        return Columns([3], 1, len(row), mark=2, first_row=True)
+    if kind := other_kind(row):
+        raise InputError(f"{path}: {kind}, expected a file with the columns {listed(official)}")
+    by_name = ", ".join(name for name in official if MEANING.get(name, name) in needed)
+    way = f"in any order, but {by_name} by name, once each"
+    if not header:
+        way = f"no header, label 0 or 1, mark * or none; or {by_name} by name, once each"
+    raise InputError(f"{path} line {line}: columns {listed(row)}, expected {listed(official)} ({way})")
+
+
+def _check_row(row: list[str], columns: Columns, index: int, place: str) -> None:
+    """Raise InputError if a row has other columns than the header, or stands at another place than it says."""
+    if len(row) != columns.width:
+        raise InputError(f"{place}: {len(row)} columns, expected {columns.width}")
+    if columns.mark is not None and not _is_mark(row[columns.mark]):
+        raise InputError(f"{place}: mark {shown(row[columns.mark])}, expected * or nothing")
+    if columns.index is not None and row[columns.index] != str(index):
+        raise InputError(
+            f"{place}: index {shown(row[columns.index])}, expected {index}: predictions are submitted in this order"
+        )
+
+
+def _is_mark(field: str) -> bool:
+    """Is it what CoLA's sources put before a sentence: nothing, *, ?, ??, *? or ?*?"""
+    return not field.strip("*?")
 
 
 def _label(field: str, task: Task, path: Path, line: int) -> float:
     """Class id, or score."""
     if task.labels:
         values = task.values or task.labels
-        if field not in values:
-            raise InputError(f"{path} line {line}: label {field!r}, expected one of {', '.join(values)}")
-        return values.index(field)
+        if field in values:
+            return values.index(field)
+        # sources number the names in different orders, and a turned label would be learnt without a word
+        number = not task.values and field.lstrip("-").isdigit()
+        reason = " by name: sources differ in which number is which label" if number else ""
+        raise InputError(f"{path} line {line}: label {shown(field)}, expected one of {', '.join(values)}{reason}")
     try:
         score = float(field)
     except ValueError:
         score = math.nan
     if not 0 <= score <= 5:
-        raise InputError(f"{path} line {line}: score {field!r}, expected a number from 0 to 5")
+        raise InputError(f"{path} line {line}: score {shown(field)}, expected a number from 0 to 5")
     return score

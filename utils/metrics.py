@@ -1,6 +1,5 @@
 """One metric function per task: predictions and labels in, named numbers out."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -57,10 +56,10 @@ def compute_metrics(metric: str, logits: np.ndarray, labels: np.ndarray) -> Metr
     """A task's numbers from logits (N, C) and labels (N,).
 
     Raises:
-        FloatingPointError: a logit is not a number, so that no metric could be trusted.
+        FloatingPointError: a logit is infinite or not a number, so that no metric could be trusted.
     """
-    if math.isnan(float(logits.sum())):
-        raise FloatingPointError("logits that are not numbers: the model has diverged")
+    if not np.isfinite(logits).all():
+        raise FloatingPointError("logits that are not numbers, or infinite: the model has diverged")
     return METRICS[metric](predictions_of(logits), labels)
 
 

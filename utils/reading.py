@@ -1,14 +1,13 @@
-"""Has a split of the task read, tokenised and put on the device, as the flags say.
+"""A task's examples, read, tokenised and put on the device as the flags say.
 
-read = reader(args, tokenizer, run.device, teacher.config, student.config)
-train, dev = read("train"), read("dev")
+data = load_data(args, tokenizer, device, teacher.config, student.config)
 """
 
 import argparse
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -60,6 +59,42 @@ def reader(
     return read
 
 
+class Data(NamedTuple):
+    """A task's examples, on the device."""
+
+    train: Examples | None  # None if the stage reads none
+    dev_select: Examples  # the rows that scores, weights and sparsities are chosen on
+    dev_report: Examples  # the rows that results are reported on
+
+
+def load_data(
+    args: argparse.Namespace, tokenizer: Tokenizer, device: torch.device, *configs: Any, train: bool = True
+) -> Data:
+    """Read the splits that a stage needs; with --do_test see that test can be read, too.
+
+    Args:
+        configs: as `reader` takes them.
+        train: whether the stage reads the training set.
+
+    Raises:
+        InputError: what `reader` raises, for any of the splits.
+    """
+    read = reader(args, tokenizer, device, *configs)
+    examples = read("train") if train else None
+    dev_select, dev_report = selecting_and_reporting(args, read("dev"))
+    if getattr(args, "do_test", False):
+        read("test")
+    return Data(examples, dev_select, dev_report)
+
+
 def selecting_and_reporting(args: argparse.Namespace, dev: Examples) -> tuple[Examples, Examples]:
-    """The rows of dev that scores, weights and sparsities are chosen on, and those that the result is reported on."""
-    return (dev, dev) if args.selection_split == "dev" else dev.halves()
+    """The rows of dev that scores, weights and sparsities are chosen on, and those that the result is reported on.
+
+    Raises:
+        InputError: too few rows for two halves.
+    """
+    if args.selection_split == "dev":
+        return dev, dev
+    if len(dev) < 2:
+        raise InputError(f"--selection_split half: found {len(dev)} row of dev, expected at least 2")
+    return dev.halves()

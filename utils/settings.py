@@ -21,7 +21,7 @@ ROWS = ("selection_split", "max_eval_examples")  # which rows of dev choose and 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """All that decides a run's result, and the flags that do not: what args.json holds."""
-    return {**vars(args), "num_processes": processes.count(), "inputs": input_digests(args)}
+    return {**vars(args), "num_processes": processes.world_size(), "inputs": input_digests(args)}
 
 
 def input_digests(args: argparse.Namespace) -> dict[str, str]:

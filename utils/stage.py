@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from utils import arguments, processes, reading
+from utils import arguments, log, processes, reading
 from utils.batches import Tokenizer, load_tokenizer
 from utils.card import model_card
 from utils.errors import InputError
@@ -27,10 +27,10 @@ from utils.evaluation import evaluate, metrics_of, predict
 from utils.files import has_weights, lock, read_json, release, write_json, write_text, written_beside
 from utils.folder import RESULT, SUBMISSION, RunFolder, State, checkpoint_settings
 from utils.glue import TASKS, split_path, write_submission
-from utils.log import log_to_console, log_to_file
 from utils.machine import hardware, versions
 from utils.metrics import Metrics, baseline, best_of, only_answer, predictions_of
 from utils.paths import CHECKPOINT
+from utils.reading import Data
 from utils.resume import StateFile
 from utils.seeds import set_seed
 from utils.settings import SETTINGS, differences, other_rows, run_id, settings
@@ -40,14 +40,6 @@ from utils.training import Result, fit
 
 logger = logging.getLogger("stark")
 SHARED = ".shared.lock"  # held while writing what the processes of a spread sweep share
-
-
-class Data(NamedTuple):
-    """A task's examples, tokenised and on the device."""
-
-    train: Any  # Examples; None if the stage reads none
-    dev_select: Any  # the rows that scores, weights and sparsities are chosen on
-    dev_report: Any  # the rows that results are reported on
 
 
 class Stage:
@@ -70,13 +62,13 @@ class Stage:
         self.has_started = False
         self.started = self.saved = time.perf_counter()
         self.facts: dict[str, Any] = {}  # of the rows that results are reported on
+        log.start()
         self.device = processes.start(args.use_cpu)
         self.dtype = arguments.precision(args)
         torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; changes nothing on a CPU
         set_seed(args.seed)
-        log_to_console(quiet=not processes.is_main())
-        if processes.count() > 1 and "num_train_epochs" not in args:
-            raise InputError(f"{self.script}: runs on one process, found {processes.count()}: no torchrun")
+        if processes.world_size() > 1 and "num_train_epochs" not in args:
+            raise InputError(f"{self.script}: runs on one process, found {processes.world_size()}: no torchrun")
         self.settings = settings(args)
         self.tracker = Tracker(getattr(args, "report_to", "none"))
         self._refuse_other_rows()
@@ -104,7 +96,8 @@ class Stage:
 
     def is_finished(self) -> bool:
         """Whether all checkpoints of this run are there, made with these settings, so that nothing is to be trained."""
-        return processes.agreed((not self.args.overwrite or self._goes_on()) and all(map(self.is_trained, self.names)))
+        starts_afresh = self.args.overwrite and not self._goes_on()
+        return processes.broadcast(not starts_afresh and all(map(self.is_trained, self.names)))
 
     def _goes_on(self) -> bool:
         """Whether the same command with --overwrite was stopped before its end."""
@@ -127,10 +120,10 @@ class Stage:
             lock(path / SHARED, wait=True)  # parts of a sweep may begin at the same moment
             self._write_settings(path)
             release(path / SHARED)
-            log_to_file(path / "log.txt")
-        processes.wait()
+            log.to_file(path / "log.txt")
+        processes.barrier()
         self.tracker.start(path, self.settings)
-        shared = f" x {processes.count()}" if processes.count() > 1 else ""
+        shared = f" x {processes.world_size()}" if processes.world_size() > 1 else ""
         logger.info("%s on %s%s, writing to %s", self.script, self.device, shared, path)
         self.has_started, self.saved = True, time.perf_counter()
 
@@ -142,26 +135,32 @@ class Stage:
         model = model.to(self.device)
         model.compute_plainly(self.args.no_exact_shortcuts)
         if self.args.compile:
+            torch._dynamo.config.recompile_limit = 64  # models of other widths are compiled anew: ten cut teachers
             model.compile(dynamic=True)
         return model
 
     def load_data(self, tokenizer: Tokenizer, *configs: Any, train: bool = True) -> Data:
-        """Read the task's splits for models of these configurations; with --do_test, see that test can be read, too.
+        """The task's examples for models of these configurations, as reading.load_data reads them."""
+        data = reading.load_data(self.args, tokenizer, self.device, *configs, train=train)
+        self.facts = baseline(data.dev_report.labels.cpu().numpy(), self.task.labels)
+        return data
 
-        Raises:
-            InputError: as reading.reader raises it.
+    def predict(self, model: nn.Module, examples: Any, in_float32: bool = False) -> Tensor:
+        """Logits (N, C) of all examples in file order, in the precision that the flags ask for or in float32."""
+        return predict(model, examples, self.args.per_device_eval_batch_size, None if in_float32 else self.dtype)
+
+    def scoring_batches(self, examples: Any, window: int) -> Iterable[Any]:
+        """Batches for mask gradients, of similar lengths within windows of so many examples in file order.
+
+        Scores are computed in float32 whatever the flags say, and a line of log says so: a well-fitted teacher's
+        gradients are less than float16 holds, and a compiled backward pass works for one loss only.
         """
-        read = reading.reader(self.args, tokenizer, self.device, *configs)
-        examples = read("train") if train else None
-        dev_select, dev_report = reading.selecting_and_reporting(self.args, read("dev"))
-        if getattr(self.args, "do_test", False):
-            read("test")
-        self.facts = baseline(dev_report.labels.cpu().numpy(), self.task.labels)
-        return Data(examples, dev_select, dev_report)
-
-    def predict(self, model: nn.Module, examples: Any) -> Tensor:
-        """Logits (N, C) of all examples in file order."""
-        return predict(model, examples, self.args.per_device_eval_batch_size, self.dtype)
+        if self.dtype or self.args.compile:
+            logger.info("scores are computed in float32, not compiled; the flags' precision is that of the evaluations")
+        batch_size = self.args.per_device_eval_batch_size
+        total = sum(-(-len(rows) // batch_size) for rows in examples.ids.split(window))
+        batches = examples.by_length(batch_size, window=window)
+        return log.progress(batches, total=total, desc="scoring", unit="batch", delay=3)
 
     def evaluate(self, model: nn.Module, examples: Any) -> Metrics:
         """The task's metrics on these examples."""
@@ -205,7 +204,7 @@ class Stage:
                 write_text(beside / "README.md", card)
             self.folder.beside(name, "state").unlink(missing_ok=True)
         self.saved = time.perf_counter()
-        processes.wait()
+        processes.barrier()
 
     def results(self) -> dict[str, dict[str, Any]]:
         """What each finished checkpoint of the folder came to, by name, whichever process made it.
@@ -216,7 +215,7 @@ class Stage:
         if processes.is_main():
             with contextlib.suppress(PermissionError):  # somebody else's folder, to which nothing is to be written
                 lock(self.folder.path / SHARED, wait=True)
-        processes.wait()
+        processes.barrier()
         return self.folder.results()
 
     def best(self) -> list[str]:
@@ -283,7 +282,7 @@ class Stage:
         test = split_path(self.args.task_name, self.args.data_dir, "test")
         made_from = self.folder.submission_of(name, test)
         metrics = read_json(path / RESULT)
-        if processes.agreed(target.is_file() and metrics.get(SUBMISSION) == made_from):
+        if processes.broadcast(target.is_file() and metrics.get(SUBMISSION) == made_from):
             return
         checkpoint = str(path / name)
         if not has_weights(path / name):

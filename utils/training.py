@@ -9,21 +9,21 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import get_scheduler
 
-from utils import processes
+from utils import log, processes
 from utils.batches import Batch, Examples
 from utils.evaluation import autocast
 from utils.metrics import Metrics
 from utils.resume import StateFile
 from utils.seeds import set_seed
+from utils.signals import Stopped, deferred
 from utils.vocabulary import seen_rows
 
 logger = logging.getLogger("stark")
@@ -106,18 +106,28 @@ class Progress:
         if not self.best or metrics[metric] > self.best[metric]:
             self.best, self.best_update, self.best_weights = metrics, self.update, copy.deepcopy(model.state_dict())
 
+    def is_over(self, patience: float) -> bool:
+        """Whether training ends early: it has diverged, or the evaluation just made ends `patience` updates in vain."""
+        evaluated = bool(self.history) and self.history[-1]["update"] == self.update
+        return bool(self.diverged) or (evaluated and self.update - self.best_update >= patience)
+
     def _mean_loss(self) -> float:
         """Over the updates since the last evaluation, of all processes' shares."""
         before = self.history[-1]["update"] if self.history else 0
-        losses = processes.total(self.losses)[: self.update - before].tolist()
+        losses = processes.all_reduce_sum(self.losses)[: self.update - before].tolist()
         for update, loss in enumerate(losses, start=before + 1):
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the loss of update {update} is {loss}; try a lower --learning_rate")
         return math.fsum(losses) / len(losses)
 
+    def result(self, seconds: float) -> Result:
+        """What all this came to, in so many seconds."""
+        same = {name: value for name, value in vars(self).items() if name in Result._fields}
+        return Result(self.best, updates=self.update, train_seconds=seconds, **same)
+
     def state(self) -> dict[str, Any]:
         """For a later process of this rank."""
-        return {**vars(self), "losses": processes.total(self.losses)}
+        return {**vars(self), "losses": processes.all_reduce_sum(self.losses)}
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> "Progress":
@@ -155,34 +165,42 @@ def fit(
     Raises:
         FloatingPointError: the loss was not a number before the first evaluation; later, training stops with the best
             weights so far, and the result says why.
+        Stopped: a signal came; the update was finished and the state saved.
     """
     set_seed(recipe.seed + processes.rank())
     generator = torch.Generator().manual_seed(recipe.seed)
-    size = recipe.batch_size * recipe.num_grad_accum_steps * processes.count()
+    size = recipe.batch_size * recipe.num_grad_accum_steps * processes.world_size()
     per_epoch = math.ceil(len(examples) / size)
     total, patience = recipe.num_train_epochs * per_epoch, recipe.num_patience_epochs * per_epoch or math.inf
     interval = recipe.log_interval or max(10, per_epoch // 10)
     updates = (ids for _ in range(recipe.num_train_epochs) for ids in examples.epoch(size, generator))
-    with contextlib.nullcontext() if recipe.plain else seen_rows(model, examples.tokens) as embedding:
+    rows = contextlib.nullcontext() if recipe.plain else seen_rows(model, examples.tokens)
+    stops = deferred() if saved else contextlib.nullcontext(lambda: None)  # nothing to go on from, nothing to wait for
+    with rows as embedding, stops as stop_signal:
         step = Step(model, loss, recipe, total, embedding and embedding.decay)
-        progress = _restored(saved, model, step) or Progress(torch.zeros(interval, device=step.device))
+        progress = _restored(saved, model, step) or Progress(torch.zeros(min(interval, total), device=step.device))
         start, left = time.perf_counter() - progress.seconds, itertools.islice(updates, progress.update, None)
-        for ids in (bar := _bar(left, total, progress.update)):
+        for ids in (bar := log.progress(left, total=total, desc="training", unit="update", done=progress.update)):
+            if progress.is_over(patience):
+                break
             progress.add(step(examples, ids))
             progress.seconds = time.perf_counter() - start
             if evaluated := progress.update % interval == 0 or progress.update == total:
                 progress.note(model, evaluate, selection_metric, per_epoch, report)
                 bar.set_postfix({name: f"{progress.history[-1][name]:.4f}" for name in ("loss", selection_metric)})
-                stuck = progress.update - progress.best_update >= patience
-                if stuck:
-                    logger.info("no better %s for %d updates: stopped early", selection_metric, patience)
-                if stuck or progress.diverged:
-                    break
-            if saved and saved.due(progress.update, evaluated):
-                saved.save({"progress": progress.state(), "model": model.state_dict(), "step": step.state()})
+            signum = stop_signal()
+            if saved and (signum or saved.due(progress.update, evaluated)):
+                saved.save(_state(progress, model, step), step.device)
+            if signum:
+                raise Stopped(signum, f"after update {progress.update} of {total}; the same command goes on from there")
+        if progress.update < total and not progress.diverged:
+            logger.info("no better %s for %d updates: stopped early", selection_metric, patience)
         model.load_state_dict(progress.best_weights)
-    same = {name: value for name, value in vars(progress).items() if name in Result._fields}
-    return Result(progress.best, updates=progress.update, train_seconds=time.perf_counter() - start, **same)
+    return progress.result(time.perf_counter() - start)
+
+
+def _state(progress: Progress, model: nn.Module, step: "Step") -> dict[str, Any]:
+    return {"progress": progress.state(), "model": model.state_dict(), "step": step.state()}
 
 
 def _restored(saved: StateFile | None, model: nn.Module, step: "Step") -> Progress | None:
@@ -194,10 +212,6 @@ def _restored(saved: StateFile | None, model: nn.Module, step: "Step") -> Progre
     step.restore(state["step"])
     logger.info("going on after update %d", state["progress"]["update"])
     return Progress.restored(state["progress"])
-
-
-def _bar(updates: Iterable[Tensor], total: int, done: int) -> tqdm:
-    return tqdm(updates, total=total, initial=done, unit="update", leave=False, **processes.bar_options())
 
 
 class Step:
@@ -216,6 +230,7 @@ class Step:
         self.optimizer = torch.optim.AdamW(
             groups, lr=recipe.learning_rate, eps=1e-6, fused=not recipe.plain, foreach=False
         )
+        self.optimizer.register_step_post_hook(self._decay_unseen_rows)
         warmup = int(total * recipe.warmup_proportion)
         self.scheduler = get_scheduler(recipe.lr_scheduler_type, self.optimizer, warmup, total)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.dtype is torch.float16)
@@ -226,27 +241,37 @@ class Step:
         Of several processes, each learns from its share of the examples, and the loss is its share of the mean.
         """
         self.model.train()
-        total, share = 0.0, ids[processes.rank() :: processes.count()]
+        total, share = 0.0, ids[processes.rank() :: processes.world_size()]
         parts = share.split(self.recipe.batch_size) if len(share) else (ids[:1],)  # all take part in the averaging
         for index, part in enumerate(parts, start=1):
             batch = examples.batch(part)
-            with processes.unsynchronised(self.model, backward_is_last=index == len(parts)):
+            with processes.no_sync(self.model, backward_is_last=index == len(parts)):
                 with autocast(self.model, self.recipe.dtype):
                     logits = self.model(*batch.inputs)
                 # a share of the whole update's mean, so that parts of any size add up to one large batch
                 loss = self.loss(logits.float(), batch).sum() * (len(share) > 0) / len(ids)
-                self.scaler.scale(loss * processes.count()).backward()  # processes' gradients are averaged, not added
+                # processes' gradients are averaged, not added
+                self.scaler.scale(loss * processes.world_size()).backward()
             total += loss.detach()
         if self.recipe.max_grad_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.max_grad_norm)
-        if self.decay is not None:
-            self.decay *= 1 - self.optimizer.param_groups[0]["lr"] * self.recipe.weight_decay
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
         self.optimizer.zero_grad()
         return total
+
+    def _decay_unseen_rows(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """After each step of the optimizer: what its weight decay would do to embedding rows that are no parameters.
+
+        Where float16 gradients overflow, a step is skipped: a fused optimizer is told so by `found_inf`, a tensor on
+        the device that the scaler gives it for the step, and nobody waits for it; another one is not called at all.
+        """
+        if self.decay is not None:
+            found_inf = getattr(optimizer, "found_inf", None)
+            factor = 1 - optimizer.param_groups[0]["lr"] * self.recipe.weight_decay
+            self.decay *= factor if found_inf is None else torch.where(found_inf > 0, 1.0, factor)
 
     def state(self) -> dict[str, Any]:
         """Of optimizer, schedule and loss scaling."""

@@ -1,0 +1,257 @@
+"""What tests/test_device.py starts: all stages on a device that is none, and what an update or a batch costs there.
+
+PYTHONPATH=. python tests/pretended_device.py result.json     # in a folder with datasets/rte and teacher/
+
+The device is torch's own for backends written in Python. Its tensors say "gpu", compute on the CPU, and refuse the
+CPU's tensors as a GPU does; it counts the kernels that would be launched, and who waits for it. It cannot show what a
+kernel does and how fast. For a process of its own, since torch cannot forget a backend.
+
+Each stage runs twice, the second time with more updates or batches. What it writes, for each pair: the waits of both
+by the function that asked, and how many launches one update or batch more has cost.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import backend_registration
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+import run_distillation
+import run_finetuning
+import run_pruning
+import run_rewinding
+import run_sparsification
+from models.bert import load_model
+from models.losses import distance_to, task_loss
+from models.scores import mask_gradients
+from utils import processes
+from utils.batches import load_tokenizer
+from utils.cache import load_examples
+
+ROOT = Path(__file__).parent.parent
+aten = torch.ops.aten
+READS = {aten._local_scalar_dense, aten.equal}  # the CPU asks for a value
+SIZES = {aten.nonzero, aten.masked_select, aten._unique2, aten.unique_dim, aten.unique_consecutive, aten.bincount}
+COPIES = {aten.copy_, aten._to_copy}
+INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
+AUTOCAST = torch.library.Library("_", "IMPL")
+NO_KERNEL = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided, aten._unsafe_view}
+
+
+class DeviceTensor(torch.Tensor):
+    """A tensor that says it is on the device; what it holds lies in `here`, on the CPU."""
+
+    @staticmethod
+    def __new__(cls, here: torch.Tensor) -> "DeviceTensor":
+        layout = {"strides": here.stride(), "storage_offset": here.storage_offset(), "dtype": here.dtype}
+        tensor = torch.Tensor._make_wrapper_subclass(cls, here.size(), device="gpu:0", **layout)
+        tensor.here = here
+        return tensor
+
+    def __deepcopy__(self, memo: dict) -> "DeviceTensor":
+        copied = DeviceTensor(self.here.detach().clone()).requires_grad_(self.requires_grad)
+        copied._is_param = getattr(self, "_is_param", False)
+        return memo.setdefault(id(self), copied)
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function in (torch.Tensor.data_ptr, torch.Tensor.untyped_storage):
+            return function(args[0].here)
+        if function is torch.Tensor.tolist:
+            return args[0].cpu().tolist()
+        with torch._C.DisableTorchFunctionSubclass():
+            result = function(*args, **kwargs or {})
+        if function is torch.Tensor.data.__set__:
+            args[0].here = args[1].here
+        return result
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        return dispatch(function, args, kwargs or {})
+
+
+class Watch(TorchDispatchMode):
+    """Within it every operation passes by dispatch(), so that tensors can be made on the device, too."""
+
+    launches = 0  # operations that would start a kernel or a copy
+    waits: Counter  # function of the project -> how often it made the CPU wait for the device
+
+    def __enter__(self):
+        Watch.launches, Watch.waits = 0, Counter()
+        return super().__enter__()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        return dispatch(function, args, kwargs or {})
+
+
+def dispatch(function, args: tuple, kwargs: dict):
+    """Compute an operation on the CPU, refuse mixed devices, count launches and waits."""
+    operation = function.overloadpacket
+    tensors = [value for value in flat((*args, *kwargs.values())) if isinstance(value, torch.Tensor)]
+    on_device = [tensor for tensor in tensors if isinstance(tensor, DeviceTensor)]
+    target = torch.device(kwargs.get("device") or "meta").type
+    if on_device and operation not in COPIES:  # numbers without a dimension are welcome everywhere, as on a GPU
+        mixed = [tensor for tensor in tensors if not isinstance(tensor, DeviceTensor) and tensor.dim()]
+        assert not mixed, f"{function}: tensors of two devices"
+    if on_device or target == "gpu":
+        Watch.launches += not (function.is_view or operation in NO_KERNEL)
+        if waits(operation, args, target):
+            Watch.waits[asking_function()] += 1
+    kwargs = {name: here(value) for name, value in kwargs.items()}
+    if target == "gpu":
+        kwargs["device"] = torch.device("cpu")
+    result = function(*here(args), **kwargs)
+    if target == "cpu" or not (on_device or target == "gpu"):
+        return result
+    known = {id(tensor.here): tensor for tensor in on_device}  # an operation in place returns the tensor it was given
+
+    def wrapped(value):
+        if id(value) in known:
+            return known[id(value)]
+        return DeviceTensor(value) if type(value) is torch.Tensor else value
+
+    return tree_map(wrapped, result)
+
+
+def flat(values: list | tuple) -> Iterator:
+    """What an operation is given, without lists; torch's own tree functions take most of the time."""
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from flat(value)
+        else:
+            yield value
+
+
+def here(value: Any) -> Any:
+    """The same, with tensors of the CPU."""
+    if isinstance(value, list | tuple):
+        return [here(part) for part in value]
+    return value.here if isinstance(value, DeviceTensor) else value
+
+
+def waits(operation, args: tuple, target: str) -> bool:
+    """Whether the CPU waits until the device has come so far."""
+    if operation is aten.copy_:
+        return not isinstance(args[0], DeviceTensor)
+    if operation in INDEXING:  # a mask as index: how many it picks decides the shape
+        return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+    return operation in READS | SIZES or (operation is aten._to_copy and target == "cpu")
+
+
+def asking_function() -> str:
+    """The innermost function of the project that is running; the backward pass has threads of its own."""
+    frame = sys._getframe()
+    while frame:
+        path, name = Path(frame.f_code.co_filename), frame.f_code.co_name
+        if ROOT in path.parents and path.parent.name != "tests" and not name.startswith("<"):
+            return f"{path.stem}.{name}"
+        frame = frame.f_back
+    return "backward"
+
+
+def start_device() -> None:
+    """Bring the device up and have the project compute on it."""
+    backend_registration._DummyBackendModule.get_amp_supported_dtype = lambda self: [torch.bfloat16, torch.float16]
+    backend_registration._setup_privateuseone_for_python_backend("gpu")
+    torch.inference_mode = torch.no_grad  # tensors of a subclass cannot be made in inference mode
+    torch.__future__.set_swap_module_params_on_conversion(True)  # a parameter cannot become a subclass in place
+    AUTOCAST.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")  # without casts, but with loss scaling
+    torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="gpu") makes it on the CPU first
+    processes.start = lambda use_cpu: torch.device("gpu", 0)  # the one place that names a device
+
+
+DROPPED, PRUNED = ["--student_layer", "1"], ["--student_sparsity", "70"]
+TEACHER = ["--teacher_model_path", "teacher"]
+DISTIL = {
+    "dropped": [*TEACHER, "--student_model_path", "teacher", *DROPPED],
+    "pruned": [*TEACHER, "--student_model_path", "pruned/fewer/ft_rte/ckpt", *PRUNED],
+}
+SPARSIFY = {
+    "dropped": [*TEACHER, "--student_model_path", "distil_dropped/fewer/layer_dropped/kd_1_rte/ckpt", *DROPPED],
+    "pruned": [*TEACHER, "--student_model_path", "distil_pruned/fewer/parameter_pruned/kd_70_rte/ckpt", *PRUNED],
+}
+SPARSE = {
+    "dropped": ["--teacher_model_path", "sparsify_dropped/fewer/layer_dropped/kd_1_rte_0.5/ckpt"],
+    "pruned": ["--teacher_model_path", "sparsify_pruned/fewer/parameter_pruned/kd_70_rte_0.5/ckpt"],
+}
+LARGE = ["--teacher_model_path", "large", "--student_model_path", "large", "--student_layer", "3"]
+TINYBERT = ["--tinybert_weight", "1"]
+REWIND = {
+    "dropped": ["--teacher_sparsity", "90", *TINYBERT],
+    "pruned": ["--teacher_sparsity", "0", "90", "--minilm_weight", "1", "--pkd_weight", "1", *TINYBERT, "--do_test"],
+}
+
+
+def compare_stages() -> dict[str, dict]:
+    """All five stages, both kinds of student, losses between layers, half precision: what one update or batch costs."""
+    found = {
+        "finetune": compare_updates(run_finetuning, "finetune", "--model_path", "teacher"),
+        "prune": compare_batches(run_pruning, "pruned", "--model_path", "teacher"),
+    }
+    for kind, flags in DISTIL.items():
+        found[f"distil_{kind}"] = compare_updates(run_distillation, f"distil_{kind}", *flags)
+        found[f"sparsify_{kind}"] = compare_batches(run_sparsification, f"sparsify_{kind}", *SPARSIFY[kind])
+        rewind = [*flags, *SPARSE[kind], *REWIND[kind]]
+        found[f"rewind_{kind}"] = compare_updates(run_rewinding, f"rewind_{kind}", *rewind)
+    found["minilm"] = compare_updates(run_distillation, "minilm", *LARGE, "--minilm_weight", "1")
+    found["half"] = compare_updates(run_distillation, "half", *DISTIL["pruned"], "--use_fp16")
+    return found
+
+
+def compare_updates(script, folder: str, *flags: str) -> dict:
+    """One epoch of 2 updates and two epochs of them, evaluated at the end."""
+    flags = (*flags, "--max_train_examples", "32", "--log_interval", "1000")
+    return compare(
+        lambda: script.main([*flags, "--num_train_epochs", "1", "--output_dir", f"{folder}/fewer"]),
+        lambda: script.main([*flags, "--num_train_epochs", "2", "--output_dir", f"{folder}/more"]),
+        extra=2,
+    )
+
+
+def compare_batches(script, folder: str, *flags: str) -> dict:
+    """The 21 rows of dev in 2 batches and in 3."""
+    size = "--per_device_eval_batch_size"
+    return compare(
+        lambda: script.main([*flags, size, "16", "--output_dir", f"{folder}/fewer"]),
+        lambda: script.main([*flags, size, "8", "--output_dir", f"{folder}/more"]),
+        extra=1,
+    )
+
+
+def compare_windows() -> dict:
+    """Scoring in which groups are closed again and again: 16 rows in 4 batches, 48 rows in 12."""
+    model = load_model("teacher", ("not_entailment", "entailment")).to("gpu:0")
+    rows = load_examples("rte", "datasets", "train", load_tokenizer("teacher"), 40)
+    losses = [task_loss, distance_to(torch.zeros(48, 2, device="gpu:0"))]
+    fewer, more = (rows.rows(torch.arange(count)).to("gpu:0") for count in (16, 48))
+    return compare(
+        lambda: mask_gradients(model, fewer.by_length(4, window=8), losses, group_size=4),
+        lambda: mask_gradients(model, more.by_length(4, window=8), losses, group_size=4),
+        extra=8,
+    )
+
+
+def compare(fewer: Callable[[], Any], more: Callable[[], Any], extra: int) -> dict:
+    """The waits of both, and the launches that each of so many more updates or batches has cost."""
+    launches, waited = [], []
+    for work in (fewer, more):
+        with Watch():
+            work()
+        launches.append(Watch.launches)
+        waited.append(Watch.waits)
+    return {"waits": waited, "launches": (launches[1] - launches[0]) / extra}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    start_device()
+    found = compare_stages()
+    with Watch():
+        found["windows"] = compare_windows()
+    Path(sys.argv[1]).write_text(json.dumps(found))
