@@ -192,8 +192,6 @@ def test_a_finished_overwriting_starts_afresh_the_next_time(workplace):
 def test_overwriting_one_sparsity_leaves_the_others_of_the_same_settings(rewind):
     rewind("0", "50")
     made = weights_made(REWIND)
-    kill_in_training(run_rewinding.main, REWIND, *FLAGS, *STUDENT, *SPARSE, "--teacher_sparsity", "50", "--overwrite")
-    assert {row.teacher_sparsity for row in reported()} == {0}
     rewind("50", "--overwrite")
     assert {row.teacher_sparsity for row in reported()} == {0, 50}
     assert weights_made(REWIND)["ckpt_0"] == made["ckpt_0"]
