@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from conftest import REFERENCE, write_task
+from conftest import REFERENCE, refused
 
 import run_distillation
 import run_finetuning
@@ -21,10 +21,6 @@ STAGES = {
     module.__name__: module
     for module in (run_finetuning, run_pruning, run_distillation, run_sparsification, run_rewinding)
 }
-DATA = ["--data_dir", str(REFERENCE / "data")]
-TEACHER = str(REFERENCE / "rte_teacher")
-BOTH = ["--teacher_model_path", TEACHER, "--student_model_path", TEACHER]
-HALF_OF_ONE = ["--selection_split", "half", "--max_eval_examples", "1"]
 
 
 @pytest.fixture
@@ -62,79 +58,26 @@ def test_defaults_of_the_pruned_student(stages_done):
     assert args["run_sparsification"].student_model_path == "outputs/distil/parameter_pruned/kd_70_rte/ckpt"
     assert args["run_rewinding"].teacher_model_path == "outputs/stark/parameter_pruned/kd_70_rte_0.5/ckpt"
     assert student_folder(args["run_rewinding"], "kd", by_score=True) == "parameter_pruned/kd_70_rte_0.5"
+    by_chance = STAGES["run_rewinding"].parse_args(["--score", "random", "--teacher_model_path", "."])
+    assert student_folder(by_chance, "kd", by_score=True) == "layer_dropped/kd_4_rte_random"
     blank = run_distillation.parse_args(["--student_sparsity", ""])
     assert student_folder(blank, "kd") == "layer_dropped/kd_4_rte"
 
 
-REFUSED = [
-    (run_sparsification, ["--lam", "1.5"], "--lam: found '1.5', expected a number from 0 to 1"),
-    (run_sparsification, ["--lam", "nan"], "--lam: found 'nan', expected a number from 0 to 1"),
-    (
-        run_distillation,
-        ["--student_sparsity", "100"],
-        "--student_sparsity: found '100', expected an integer from 0 to 99",
-    ),
-    (run_distillation, ["--student_sparsity", "7.5"], "--student_sparsity: found '7.5', expected an integer"),
-    (run_distillation, ["--student_layer", "0"], "--student_layer: found '0', expected an integer of at least 1"),
-    (run_finetuning, ["--learning_rate", "-1"], "--learning_rate: found '-1', expected a number of at least 0"),
-    (run_finetuning, ["--learning_rate", "inf"], "--learning_rate: found 'inf', expected a number of at least 0"),
-    (run_finetuning, ["--num_train_epochs", "0"], "--num_train_epochs: found '0'"),
-    (run_finetuning, ["--warmup_proportion", "2"], "--warmup_proportion: found '2', expected a number from 0 to 1"),
-    (run_finetuning, ["--task_name", "snli"], "--task_name: invalid choice: 'snli'"),
-    (run_finetuning, ["--model_type", "kd"], "--model_type: invalid choice: 'kd'"),
-    (run_finetuning, ["--selection_metric", "f1"], "--selection_metric: found 'f1', expected one of acc for rte"),
-    (
-        run_finetuning,
-        ["--lr_scheduler_type", "polynomial", "--learning_rate", "0"],
-        "--learning_rate: found 0.0, expected more than the 1e-07 at which --lr_scheduler_type polynomial ends",
-    ),
-    (run_finetuning, ["--lr_scheduler_type", "polynomial", "--learning_rate", "1e-7"], "--learning_rate: found 1e-07"),
-    (run_finetuning, ["--model_path", TEACHER, *HALF_OF_ONE], "--selection_split half: found 1 row of dev, expected"),
-    (run_pruning, ["--model_path", TEACHER, *HALF_OF_ONE], "--selection_split half: found 1 row of dev, expected"),
-    (run_distillation, [*BOTH, *HALF_OF_ONE], "--selection_split half: found 1 row of dev, expected at least 2"),
-    (run_sparsification, [*BOTH, *HALF_OF_ONE], "--selection_split half: found 1 row of dev, expected at least 2"),
-    (run_finetuning, ["--use_fp16", "--use_bf16"], "not allowed with argument"),
-    (run_finetuning, ["--lam", "0.5"], "unrecognized arguments: --lam 0.5"),
-    (run_pruning, ["--num_train_epochs", "3"], "unrecognized arguments: --num_train_epochs 3"),
-    (run_pruning, [], "--model_path: nothing at its default outputs/finetune/ft_rte/ckpt; run run_finetuning.py first"),
-    (run_rewinding, [], "--teacher_model_path: nothing at its default outputs/stark/layer_dropped/kd_4_rte_0.5/ckpt"),
-    (run_pruning, ["--data_dir", "nowhere"], "nowhere/rte: no such folder, expected the task's TSV files"),
-    (run_pruning, ["--model_path", "nowhere/ckpt/x"], "nowhere/ckpt/x: no such folder"),
-    (
-        run_pruning,
-        ["--model_path", TEACHER, "--max_length", "65"],
-        "--max_length 65: the model takes at most 64 tokens",
-    ),
-    (run_distillation, [*BOTH, "--student_layer", "5"], "--student_layer 5: the model has only 4 layers"),
-    (run_distillation, [*BOTH, "--student_sparsity", "70"], "sparsity 70 is not in the checkpoint's sparsity map"),
-    (
-        run_pruning,
-        ["--model_path", str(REFERENCE / "rte_student_pruned50")],
-        "rte_student_pruned50: cut at 50 %, expected an uncut model",
-    ),
-]
-
-
-@pytest.mark.parametrize(("module", "flags", "message"), REFUSED, ids=[" ".join(case[1])[-40:] for case in REFUSED])
-def test_what_cannot_be_done_is_one_line_and_status_2(tmp_path, monkeypatch, capsys, module, flags, message):
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (run_pruning, "--model_path: nothing at its default outputs/finetune/ft_rte/ckpt; run run_finetuning.py first"),
+        (
+            run_rewinding,
+            "--teacher_model_path: nothing at its default outputs/stark/layer_dropped/kd_4_rte_0.5/ckpt; "
+            "run run_sparsification.py first, or give a path",
+        ),
+    ],
+)
+def test_a_stage_names_the_stage_that_comes_before_it(tmp_path, monkeypatch, capsys, script, message):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        module.main([*DATA, *flags])
-    assert stop.value.code == 2
-    error = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
-    assert len(error) == 1
-    assert message in error[0]
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_teacher_that_was_never_fine_tuned_is_refused(tmp_path, monkeypatch, capsys, bert_folder):
-    monkeypatch.chdir(tmp_path)
-    write_task(tmp_path / "datasets", "rte")
-    with pytest.raises(SystemExit) as stop:
-        run_distillation.main(["--teacher_model_path", str(bert_folder), "--student_model_path", str(bert_folder)])
-    assert stop.value.code == 2
-    assert "no classifier for 2 classes" in capsys.readouterr().err
-    assert not (tmp_path / "outputs").exists()
+    assert message in refused(script, capsys, "--data_dir", str(REFERENCE / "data"))
 
 
 def commands(text: str) -> list[list[str]]:

@@ -192,7 +192,8 @@ CHECKPOINTS = [
 ]
 FLAGS = [
     (["--student_layer", "0"], r"--student_layer: found '0', expected an integer of at least 1"),
-    (["--student_layer", "4"], r"student_layer 4"),
+    (["--student_layer", "4"], r"--student_layer 4: the model has only 3 layers"),
+    (["--student_sparsity", "70"], r"sparsity 70 is not in the checkpoint's sparsity map, which holds 0"),
     (["--layer_choice", "middle"], r"--layer_choice: found 'middle', expected first, last, spaced, or layers as in"),
     (["--layer_choice", "1,0"], r"--layer_choice: found '1,0'"),
     (["--layer_choice", "0,1,2"], r"--layer_choice: found 3 layers, expected --student_layer 2"),
@@ -232,6 +233,15 @@ FLAGS = [
     (["--task_name", "imdb"], r"--task_name: invalid choice: 'imdb'"),
     (["--model_type", "mlm"], r"--model_type: invalid choice"),
     (["--lr_scheduler_type", "sawtooth"], r"--lr_scheduler_type: invalid choice"),
+    (
+        ["--lr_scheduler_type", "polynomial", "--learning_rate", "0"],
+        r"--learning_rate: found 0\.0, expected more than the 1e-07 at which --lr_scheduler_type polynomial ends",
+    ),
+    (["--lr_scheduler_type", "polynomial", "--learning_rate", "1e-7"], r"--learning_rate: found 1e-07"),
+    (
+        ["--selection_split", "half", "--max_eval_examples", "1"],
+        r"--selection_split half: found 1 row of dev, expected",
+    ),
     (["--use_fp16", "--use_bf16"], r"not allowed with argument"),
     (["--students", "4"], r"unrecognized arguments"),
     (["--max_train_examples", "0"], r"--max_train_examples"),
@@ -239,6 +249,13 @@ FLAGS = [
 ]
 OTHER_STAGES = [
     ("pruning", config(sparsity="50", sparsity_map=HEADS_GONE), [], r"removes 5 of 4 heads"),
+    (
+        "pruning",
+        config(sparsity="50", sparsity_map={"50": {"head": {}, "neuron": {}}}),
+        [],
+        r"teacher: cut at 50 %, expected an uncut model",
+    ),
+    ("sparsification", nothing, ["--lam", "nan"], r"--lam: found 'nan', expected a number from 0 to 1"),
     ("sparsification", nothing, ["--lam", "1.5"], r"--lam: found '1\.5', expected a number from 0"),
     ("sparsification", nothing, ["--score", "beauty"], r"--score: invalid choice: 'beauty'"),
     ("sparsification", nothing, ["--score_split", "test"], r"--score_split: invalid choice"),
@@ -252,7 +269,8 @@ OTHER_STAGES = [
     ),
     ("rewinding", nothing, ["--teacher_sparsity", "x"], r"--teacher_sparsity"),
     ("finetuning", nothing, ["--model_path", "no/such/bert"], r"no/such/bert: "),
-    ("finetuning", nothing, ["--student_layer", "2"], r"unrecognized arguments"),
+    ("finetuning", nothing, ["--student_layer", "2"], r"unrecognized arguments: --student_layer 2"),
+    ("finetuning", nothing, ["--model_type", "kd"], r"--model_type: invalid choice: 'kd'"),
 ]
 CASES = (
     [("distillation", *case) for case in [*DATA, *CHECKPOINTS]]

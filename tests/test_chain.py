@@ -14,8 +14,6 @@ import run_pruning
 import run_rewinding
 import run_sparsification
 from models.bert import PrunableBert
-from models.features import Features
-from models.losses import INSIDE
 
 QUICK = ["--num_train_epochs", "2", "--learning_rate", "1e-3", "--log_interval", "4"]
 STUDENTS = {"layer_dropped/kd_2": ["--student_layer", "2"], "parameter_pruned/kd_70": ["--student_sparsity", "70"]}
@@ -88,26 +86,6 @@ def test_the_whole_chain(tmp_path, monkeypatch, bert_folder, task, student, caps
         assert arguments["torch_version"] == torch.__version__
 
 
-def test_the_student_without_a_teacher_and_the_papers_way(workplace):
-    flags = [*QUICK, *BOTH, "--student_layer", "1"]
-    run_distillation.main([*flags, "--model_type", "ft"])
-    run_distillation.main(flags)
-    run_distillation.main(
-        [*flags, "--pad_to_max_length", "--no_group_by_length", "--no_teacher_cache", "--no_exact_shortcuts"]
-        + ["--output_dir", "slow"]
-    )
-    alone, taught, slow = (
-        read(workplace / folder / "metrics.json")["history"]
-        for folder in (
-            "outputs/distil/layer_dropped/ft_1_rte",
-            "outputs/distil/layer_dropped/kd_1_rte",
-            "slow/layer_dropped/kd_1_rte",
-        )
-    )
-    assert alone[0]["loss"] != pytest.approx(taught[0]["loss"], abs=1e-3)
-    assert [entry["update"] for entry in slow] == [entry["update"] for entry in taught]
-
-
 def test_the_same_seed_gives_the_same_metrics_whatever_ran_before(workplace):
     histories = []
     for folder in ("a", "b"):
@@ -115,54 +93,6 @@ def test_the_same_seed_gives_the_same_metrics_whatever_ran_before(workplace):
         run_distillation.main([*QUICK, *BOTH, "--student_layer", "2", "--output_dir", folder])
         histories.append(read(workplace / folder / "layer_dropped" / "kd_2_rte" / "metrics.json")["history"])
     assert histories[0] == histories[1]
-
-
-def test_the_first_rows_only(tmp_path, monkeypatch, bert_folder, caplog):
-    write_task(tmp_path / "datasets", "rte")
-    monkeypatch.chdir(tmp_path)
-    limits = ["--max_train_examples", "10", "--max_eval_examples", "5", "--use_bf16"]
-    run_finetuning.main([*QUICK, *limits, "--model_path", str(bert_folder)])
-    log = (tmp_path / "outputs" / "finetune" / "ft_rte" / "log.txt").read_text()
-    assert "writing to outputs/finetune/ft_rte" in log
-    metrics = read(tmp_path / "outputs" / "finetune" / "ft_rte" / "metrics.json")
-    assert metrics["updates"] == 2
-    assert metrics["dev"]["acc"] * 5 == pytest.approx(round(metrics["dev"]["acc"] * 5))
-
-
-@pytest.mark.parametrize("score", ["expressive", "friendly", "random", "magnitude"])
-def test_other_scores_sort_the_teacher_and_remove_as_many_units(workplace, score):
-    run_sparsification.main([*BOTH, "--score", score, "--student_layer", "2", "--score_split", "train"])
-    folder = workplace / "outputs/stark/layer_dropped" / f"kd_2_rte_{score}" / "ckpt"
-    ranking = load_file(folder / "scores.safetensors")[f"head_{score}"]
-    removed = read(folder / "config.json")["sparsity_map"]["50"]
-    assert sum(removed["head"].values()) == 6
-    assert sum(removed["neuron"].values()) == 48
-    lowest = ranking.flatten().argsort()[:6] // 4
-    assert removed["head"] == {str(layer): int((lowest == layer).sum()) for layer in set(lowest.tolist())}
-    run_rewinding.main(
-        [*QUICK, "--score", score, "--student_layer", "2", "--student_model_path", "teacher"]
-        + ["--teacher_sparsity", "50"]
-    )
-    assert (workplace / "outputs/rewind/layer_dropped" / f"kd_2_rte_{score}" / "ckpt_50").is_dir()
-
-
-@pytest.mark.parametrize("flag", ["--pkd_weight", "--tinybert_weight", "--minilm_weight"])
-def test_losses_between_layers_bring_the_student_nearer_to_the_teacher_inside(workplace, flag):
-    # evaluated once, so that the last weights are kept
-    flags = [*QUICK, *BOTH, "--student_layer", "2", "--num_train_epochs", "5", "--log_interval", "20"]
-    weight = "1000" if "pkd" in flag else "10"
-    run_distillation.main(flags)
-    run_distillation.main([*flags, flag, weight, "--output_dir", "inside"])
-    folder = workplace / "inside" / "layer_dropped" / "kd_2_rte"
-    batch, apart = random_batch(small_config()), []
-    for checkpoint in ("outputs/distil/layer_dropped/kd_2_rte/ckpt", folder / "ckpt"):
-        student, teacher = (PrunableBert.from_pretrained(path).eval() for path in (checkpoint, "teacher"))
-        features = Features(student), Features(teacher)
-        student(*batch), teacher(*batch)
-        apart.append(INSIDE[flag[2:-7]](*features, batch[2]).mean().item())
-    assert apart[1] < 0.9 * apart[0]
-    log = (folder / "log.txt").read_text()
-    assert f"with {flag[2:-7]}: the teacher is asked in every step" in log
 
 
 def test_a_student_learns_between_layers_from_cut_teachers(workplace):
@@ -187,16 +117,6 @@ def test_models_of_other_widths_are_compared_by_their_relations_alone(workplace,
         line = refused(run_distillation, capsys, *flags, flag, "1")
         assert f"{flag}: compares hidden states, the student's are of 16 numbers, the teacher's of 32" in line
     run_distillation.main([*flags, "--minilm_weight", "1"])
-
-
-def test_one_half_of_dev_selects_and_the_other_reports(workplace):
-    run_distillation.main([*QUICK, *BOTH, "--student_layer", "2", "--selection_split", "half"])
-    metrics = read(workplace / "outputs/distil/layer_dropped/kd_2_rte/metrics.json")
-    # 21 rows: 11 select, 10 report
-    assert metrics["dev"]["acc"] * 11 == pytest.approx(round(metrics["dev"]["acc"] * 11))
-    assert metrics["report"]["acc"] * 10 == pytest.approx(round(metrics["report"]["acc"] * 10))
-    assert metrics["teacher"]["acc"] * 10 == pytest.approx(round(metrics["teacher"]["acc"] * 10))
-    assert metrics["dev"]["acc"] == max(entry["acc"] for entry in metrics["history"])
 
 
 def test_a_student_of_other_layers_has_a_folder_of_its_own(workplace):

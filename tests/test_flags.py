@@ -49,7 +49,7 @@ ELSEWHERE = {
     "--help": "argparse's own",
     "--data_type": "has one choice",
     "--use_cpu": "there is nothing else on a machine without a GPU",
-    "--compile": "test_compile",
+    "--compile": "test_precision compiles, which takes its time",
 }
 
 
@@ -471,6 +471,9 @@ def test_lam_and_score_choose_what_sorts_the_units(run):
             name = f"bert.encoder.layer.{layer}.intermediate.dense.weight"
             order = found[f"neuron_{score}"][layer].sort(descending=True, stable=True).indices
             assert torch.equal(after[name], weights[name][order])
+        lowest = (found[f"head_{score}"].flatten().argsort()[:6] // 4).tolist()  # of 12 at 50 %, and their layers
+        removed = done.read("ckpt/config.json")["sparsity_map"]["50"]["head"]
+        assert removed == {str(layer): lowest.count(layer) for layer in sorted(set(lowest))}
     assert torch.equal(runs["knowledgeable", 1].scores["head_knowledgeable"], stage_2["head_expressive"])
     assert torch.equal(
         runs["knowledgeable", 0].scores["head_knowledgeable"], runs["friendly", None].scores["head_friendly"]

@@ -1,16 +1,15 @@
 """The loop: updates, accumulation, evaluation, early stopping, cached teachers."""
 
-import contextlib
 import copy
 import random
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import random_batch, sentence, small_config
+from conftest import sentence, small_config
 
 from models.bert import PrunableBert
-from models.losses import learn_from, task_loss
+from models.losses import task_loss
 from utils.batches import tokenise
 from utils.evaluation import evaluate, frozen, predict
 from utils.glue import Split
@@ -53,17 +52,6 @@ def test_accumulating_2_times_8_equals_a_batch_of_16(still, tokenizer, rows):
     torch.testing.assert_close(*losses)
     for ours, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
         torch.testing.assert_close(ours, other, atol=1e-5, rtol=1e-4)
-
-
-def test_fit_with_accumulation_makes_the_updates_of_the_large_batch(still, tokenizer):
-    examples = make_examples(tokenizer, 37)
-    results = []
-    for recipe in (QUICK._replace(batch_size=8, num_grad_accum_steps=2), QUICK._replace(batch_size=16)):
-        model = copy.deepcopy(still)
-        results.append(fit(model, examples, task_loss, recipe, lambda m=model: evaluate(m, examples, "acc", 8), "acc"))
-    assert [result.updates for result in results] == [6, 6]
-    for ours, other in zip(results[0].history, results[1].history, strict=True):
-        assert ours == pytest.approx(other, abs=1e-4)
 
 
 def test_the_first_update_is_adamw_with_the_papers_eps(still, tokenizer):
@@ -156,34 +144,3 @@ def test_a_cached_teacher_says_what_it_says_when_asked_each_time(model, tokenize
     for ids in examples.epoch(5, torch.Generator().manual_seed(0)):
         batch = examples.batch(ids)
         torch.testing.assert_close(cached(batch), asked(batch), atol=1e-5, rtol=1e-5)
-
-
-def test_the_fast_way_and_the_papers_way_have_the_same_losses_on_the_same_batches(still, tokenizer):
-    teacher = PrunableBert(small_config()).eval()
-    losses = []
-    for paper in (False, True):
-        examples = make_examples(tokenizer, 40, **({"pad_to": 40, "group_by_length": False} if paper else {}))
-        student = copy.deepcopy(still)
-        student.compute_plainly(paper)
-        teacher.compute_plainly(paper)
-        teacher_says = frozen(teacher, examples, 8, cached=not paper)
-        with contextlib.nullcontext() if paper else seen_rows(student, examples.tokens) as embedding:
-            step = Step(
-                student, learn_from(teacher_says), QUICK._replace(plain=paper), 50, embedding and embedding.decay
-            )
-            order = torch.Generator().manual_seed(0)
-            losses.append([step(examples, torch.randperm(40, generator=order)[:8]).item() for _ in range(50)])
-    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
-
-
-def test_bfloat16_trains_close_to_float32(model, tokenizer):
-    examples = make_examples(tokenizer, 40)
-    first = [
-        fit(
-            copy.deepcopy(model), examples, task_loss, QUICK._replace(dtype=dtype), lambda: {"acc": 0.5}, "acc"
-        ).history[0]
-        for dtype in (None, torch.bfloat16)
-    ]
-    assert first[0]["loss"] == pytest.approx(first[1]["loss"], rel=0.05)
-    batch = random_batch(small_config())
-    assert model(*batch).dtype == torch.float32
