@@ -16,10 +16,10 @@ from models.losses import check_inside, learn_from, look_inside, task_loss
 from models.pruning import initial_student
 from models.units import CheckpointError
 from utils import arguments, paths, reading
-from utils.batches import load_tokenizer
 from utils.evaluation import evaluate, frozen, predict
 from utils.glue import TASKS
 from utils.run import Run, entry_point
+from utils.tokenizer import load_tokenizer
 from utils.training import fit
 
 

@@ -12,10 +12,10 @@ from models.bert import load_model
 from models.losses import task_loss
 from models.units import CheckpointError
 from utils import arguments, reading
-from utils.batches import load_tokenizer
 from utils.evaluation import evaluate, predict
 from utils.glue import TASKS
 from utils.run import Run, entry_point
+from utils.tokenizer import load_tokenizer
 from utils.training import fit
 
 

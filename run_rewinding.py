@@ -17,12 +17,12 @@ from models.losses import check_inside, learn_from, look_inside
 from models.pruning import cut, initial_student
 from models.units import CheckpointError
 from utils import arguments, paths, reading
-from utils.batches import load_tokenizer
 from utils.evaluation import evaluate, frozen, predict
 from utils.files import read_json
 from utils.flags import number
 from utils.glue import TASKS
 from utils.run import Run, entry_point
+from utils.tokenizer import load_tokenizer
 from utils.training import fit
 
 

@@ -23,10 +23,10 @@ from models.scores import (
 )
 from models.units import CheckpointError
 from utils import arguments, paths, reading
-from utils.batches import load_tokenizer
 from utils.evaluation import autocast, evaluate, predict
 from utils.glue import TASKS
 from utils.run import Run, entry_point
+from utils.tokenizer import load_tokenizer
 
 
 def parse_args(argv=None):

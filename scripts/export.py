@@ -30,10 +30,10 @@ from torch import Tensor
 from models.bert import PrunableBert, load_model
 from models.units import CheckpointError
 from utils.arguments import Parser
-from utils.batches import load_tokenizer
 from utils.errors import InputError
 from utils.files import checkpoint_digest, lock, read_json, written_beside
 from utils.run import entry_point
+from utils.tokenizer import load_tokenizer
 
 TOLERANCE = 1e-4  # between the logits of torch and of onnxruntime
 BATCHES, LENGTHS = (1, 2, 8), (4, 32)  # that are compared, with the longest length there is

@@ -10,8 +10,8 @@ from models.bert import load_model
 from models.losses import task_loss
 from models.scores import mask_gradients
 from scripts import benchmark
-from utils.batches import load_tokenizer
 from utils.cache import load_examples
+from utils.tokenizer import load_tokenizer
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ import torch
 
 from utils import processes
 from utils.arguments import MAX_LENGTH
-from utils.batches import Examples, Tokenizer
+from utils.batches import Examples
 from utils.cache import load_examples
 from utils.errors import InputError
+from utils.tokenizer import Tokenizer
 
 logger = logging.getLogger("stark")
 COMPILED_WIDTHS = 32  # tokens; compiled models see batches padded to its multiples, so that few shapes occur
