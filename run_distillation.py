@@ -10,7 +10,7 @@ from the labels alone: the baseline without a teacher.
 from functools import partial
 from pathlib import Path
 
-from models.bert import load_model
+from models.checkpoint import load_model
 from models.features import Features
 from models.losses import check_inside, learn_from, look_inside, task_loss
 from models.pruning import initial_student

@@ -8,7 +8,7 @@ Writes outputs/finetune/ft_<task>/ckpt.
 from functools import partial
 from pathlib import Path
 
-from models.bert import load_model
+from models.checkpoint import load_model
 from models.losses import task_loss
 from models.units import CheckpointError
 from utils import arguments, reading

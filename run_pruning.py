@@ -7,7 +7,7 @@ Writes outputs/prune/ft_<task>/ckpt, which run_distillation.py cuts at --student
 
 from pathlib import Path
 
-from models.bert import load_model
+from models.checkpoint import load_model
 from models.losses import task_loss
 from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import check_uncut, group_means, mask_gradients, normalise, save_scores

@@ -11,7 +11,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from models.bert import load_model
+from models.checkpoint import load_model
 from models.features import Features
 from models.losses import check_inside, learn_from, look_inside
 from models.pruning import cut, initial_student

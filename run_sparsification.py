@@ -8,7 +8,7 @@ sparsity, as run_rewinding.py does.
 
 from pathlib import Path
 
-from models.bert import load_model
+from models.checkpoint import load_model
 from models.losses import distance_to, distillation_loss, task_loss
 from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import (

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 import run_rewinding
-from models.bert import load_model
+from models.checkpoint import load_model
 from models.losses import distance_to, task_loss
 from models.pruning import cut, drop_layers, sort_units
 from models.scores import GROUP, mask_gradients, normalise, random_scores

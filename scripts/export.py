@@ -27,7 +27,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.bert import PrunableBert, load_model
+from models.bert import PrunableBert
+from models.checkpoint import load_model
 from models.units import CheckpointError
 from utils.arguments import Parser
 from utils.errors import InputError

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import write_task
 
-from models.bert import load_model
+from models.checkpoint import load_model
 from models.losses import task_loss
 from models.scores import mask_gradients
 from scripts import benchmark

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models.bert import load_model
+from models.checkpoint import load_model
 from scripts.make_miniature import main
 from utils.glue import TASKS, read_split
 from utils.tokenizer import load_tokenizer
