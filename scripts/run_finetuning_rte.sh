@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 TASKS="rte"
-MODEL_PATH=bert-base-uncased # or a folder with config.json, model.safetensors and vocab.txt
+MODEL_PATH=bert-base-uncased # or a folder with config.json, model.safetensors, vocab.txt, tokenizer_config.json
 LEARNING_RATE=3e-5
 EPOCHS=10
 LOG_INTERVAL=10

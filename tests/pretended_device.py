@@ -27,12 +27,12 @@ import run_finetuning
 import run_pruning
 import run_rewinding
 import run_sparsification
-from models.bert import load_model
+from models.checkpoint import load_model
 from models.losses import distance_to, task_loss
 from models.scores import mask_gradients
 from utils import processes
-from utils.batches import load_tokenizer
 from utils.cache import load_examples
+from utils.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parent.parent
 aten = torch.ops.aten

@@ -16,10 +16,11 @@ import run_sparsification
 from models.bert import PrunableBert
 from models.losses import distance_to, task_loss
 from models.scores import mask_gradients
-from utils.batches import load_tokenizer, tokenise
+from utils.batches import tokenise
 from utils.cache import load_examples
 from utils.evaluation import predict
 from utils.glue import Split
+from utils.tokenizer import load_tokenizer
 
 TAB = "\t"
 QUICK = ["--num_train_epochs", "1", "--log_interval", "4", "--use_cpu"]

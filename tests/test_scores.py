@@ -17,9 +17,10 @@ from models.bert import PrunableBert
 from models.losses import distance_to, distillation_loss, learn_from, task_loss
 from models.scores import interpolate, magnitudes, mask_gradients, normalise, random_scores
 from models.units import Units
-from utils.batches import load_tokenizer, tokenise
+from utils.batches import tokenise
 from utils.cache import load_examples
 from utils.glue import read_split
+from utils.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")
