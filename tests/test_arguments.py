@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import REFERENCE, refused
 
 import run_distillation
@@ -36,20 +37,77 @@ def stages_done(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_defaults_of_every_stage(stages_done):
-    args = {name: module.parse_args([]) for name, module in STAGES.items()}
-    for stage in args.values():
-        assert (stage.task_name, stage.data_dir, stage.max_length, stage.seed) == ("rte", "datasets", 128, 776)
-        assert stage.per_device_eval_batch_size == 32
-    for name in ("run_finetuning", "run_distillation", "run_rewinding"):
-        assert recipe(args[name]) == Recipe()
-        assert args[name].selection_metric == "acc"
-    assert args["run_finetuning"].model_path == "bert-base-uncased"
-    assert args["run_pruning"].model_path == "outputs/finetune/ft_rte/ckpt"
-    assert args["run_distillation"].student_model_path == "outputs/finetune/ft_rte/ckpt"
-    assert args["run_sparsification"].student_model_path == "outputs/distil/layer_dropped/kd_4_rte/ckpt"
-    assert args["run_rewinding"].teacher_model_path == "outputs/stark/layer_dropped/kd_4_rte_0.5/ckpt"
-    assert [args[name].model_type for name in STAGES] == ["ft", "ft", "kd", "kd", "kd"]
+COMMON = {
+    **{"task_name": "rte", "data_dir": "datasets", "data_type": "combined", "max_length": 128, "seed": 776},
+    **{"max_train_examples": None, "max_eval_examples": None, "selection_split": "dev", "use_cpu": False},
+    **{"per_device_eval_batch_size": 32, "use_fp16": False, "use_bf16": False, "compile": False, "overwrite": False},
+    **{"debug": False, "pad_to_max_length": False, "no_group_by_length": False, "no_exact_shortcuts": False},
+}
+TRAINING = {  # the paper's for RTE
+    **{"per_device_train_batch_size": 16, "num_grad_accum_steps": 1, "learning_rate": 3e-5, "weight_decay": 1e-2},
+    **{"num_train_epochs": 10, "num_patience_epochs": 5, "warmup_proportion": 0.1, "max_grad_norm": 5.0},
+    **{"lr_scheduler_type": "linear", "log_interval": None, "save_interval": None, "report_to": "none"},
+    **{"selection_metric": "acc", "do_test": False},
+}
+LOSS = {"temperature": 2.0, "alpha": 0.5}
+BETWEEN = {"pkd_weight": 0.0, "tinybert_weight": 0.0, "minilm_weight": 0.0, "no_teacher_cache": False}
+STUDENT = {"student_layer": 4, "layer_choice": "first", "student_sparsity": None}
+SCORE = {"score": "knowledgeable", "lam": 0.5}
+DENSE, SPARSE = "outputs/finetune/ft_rte/ckpt", "outputs/stark/layer_dropped/kd_4_rte_0.5/ckpt"
+TRIAL = "outputs/distil/layer_dropped/kd_4_rte/ckpt"
+DEFAULTS = {
+    "run_finetuning": {**TRAINING, "do_train": False, "model_type": "ft"}
+    | {"model_path": "bert-base-uncased", "output_dir": "outputs/finetune"},
+    "run_pruning": {"model_type": "ft", "model_path": DENSE, "output_dir": "outputs/prune"},
+    "run_distillation": {**TRAINING, **LOSS, **BETWEEN, **STUDENT, "do_distil": False, "model_type": "kd"}
+    | {"teacher_model_path": DENSE, "student_model_path": DENSE, "output_dir": "outputs/distil"},
+    "run_sparsification": {**LOSS, **STUDENT, **SCORE, "score_split": "dev", "model_type": "kd"}
+    | {"teacher_model_path": DENSE, "student_model_path": TRIAL, "output_dir": "outputs/stark"},
+    "run_rewinding": {**TRAINING, **LOSS, **BETWEEN, **STUDENT, **SCORE, "do_rewind": False, "model_type": "kd"}
+    | {"teacher_model_path": SPARSE, "student_model_path": DENSE, "output_dir": "outputs/rewind"}
+    | {"teacher_sparsity": None},
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_defaults_of_every_stage(stages_done, name):
+    assert vars(STAGES[name].parse_args([])) == {**COMMON, **DEFAULTS[name], "stage": name.removeprefix("run_")}
+
+
+def test_the_training_flags_are_the_loops_recipe(stages_done):
+    flags = ["--num_train_epochs", "3", "--per_device_train_batch_size", "7", "--use_bf16", "--no_exact_shortcuts"]
+    found = recipe(STAGES["run_distillation"].parse_args(flags))
+    assert (found.num_train_epochs, found.batch_size, found.dtype, found.plain) == (3, 7, torch.bfloat16, True)
+    assert recipe(STAGES["run_distillation"].parse_args(["--use_fp16"])).dtype is torch.float16
+    assert recipe(STAGES["run_distillation"].parse_args([])) == Recipe()
+
+
+ENDS = {  # flag -> its lowest and its highest value, and what lies beyond them
+    **dict.fromkeys(["max_train_examples", "max_eval_examples", "per_device_eval_batch_size"], ("1", None, "0", None)),
+    **dict.fromkeys(["per_device_train_batch_size", "num_grad_accum_steps"], ("1", None, "0", None)),
+    **dict.fromkeys(["num_train_epochs", "log_interval", "save_interval", "student_layer"], ("1", None, "0", None)),
+    **dict.fromkeys(["num_patience_epochs"], ("0", None, "-1", None)),
+    **dict.fromkeys(["learning_rate", "weight_decay", "max_grad_norm"], ("0", "1e9", "-1e-9", "inf")),
+    **dict.fromkeys(["pkd_weight", "tinybert_weight", "minilm_weight"], ("0", "1e9", "-1e-9", "inf")),
+    **dict.fromkeys(["warmup_proportion", "alpha", "lam"], ("0", "1", "-1e-9", "1.000001")),
+    **dict.fromkeys(["student_sparsity", "teacher_sparsity"], ("0", "99", "-1", "100")),
+    "seed": ("0", "4294967295", "-1", "4294967296"),
+    "max_length": ("4", None, "3", None),
+    "temperature": ("0.001", "1e9", "0.0009", "inf"),
+}
+
+
+@pytest.mark.parametrize("flag", ENDS)
+def test_numbers_are_taken_from_the_lowest_to_the_highest(stages_done, capsys, flag):
+    lowest, highest, below, above = ENDS[flag]
+    parse_args = run_rewinding.parse_args
+    for value in filter(None, (lowest, highest)):
+        found = getattr(parse_args([f"--{flag}", value, "--teacher_model_path", "."]), flag)
+        assert found == float(value) or found == [int(value)]
+    for value in filter(None, (below, above)):
+        with pytest.raises(SystemExit):
+            parse_args([f"--{flag}={value}", "--teacher_model_path", "."])
+        assert f"--{flag}: found '{value}', expected a" in capsys.readouterr().err
 
 
 def test_defaults_of_the_pruned_student(stages_done):

@@ -95,6 +95,7 @@ def nothing():
     """All input is as it should be; the flags are not."""
 
 
+HALF_OF_ONE = ["--selection_split", "half", "--max_eval_examples", "1"]
 HEADS_GONE = {"0": {"head": {}, "neuron": {}}, "50": {"head": {"0": 5}, "neuron": {}}}
 ROW = "1\tw1 w2\tw1\tentailment"
 DATA = [
@@ -243,11 +244,21 @@ FLAGS = [
         r"--selection_split half: found 1 row of dev, expected",
     ),
     (["--use_fp16", "--use_bf16"], r"not allowed with argument"),
+    (
+        ["--lr_scheduler_type", "polynomial", "--learning_rate", "0"],
+        r"--learning_rate: found 0\.0, expected more than the 1e-07 at which --lr_scheduler_type polynomial ends",
+    ),
+    (["--lr_scheduler_type", "polynomial", "--learning_rate", "1e-7"], r"--learning_rate: found 1e-07"),
+    (HALF_OF_ONE, r"--selection_split half: found 1 row of dev, expected at least 2"),
     (["--students", "4"], r"unrecognized arguments"),
     (["--max_train_examples", "0"], r"--max_train_examples"),
     (["--data_dir", "nowhere"], r"nowhere/rte: no such folder"),
 ]
 OTHER_STAGES = [
+    *(
+        (stage, nothing, HALF_OF_ONE, r"--selection_split half: found 1 row of dev, expected at least 2")
+        for stage in ("finetuning", "pruning", "sparsification")
+    ),
     ("pruning", config(sparsity="50", sparsity_map=HEADS_GONE), [], r"removes 5 of 4 heads"),
     (
         "pruning",

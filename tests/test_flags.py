@@ -484,12 +484,17 @@ def test_lam_and_score_choose_what_sorts_the_units(run):
         assert (random.min() >= 0) & (random.max() < 1)
 
 
+def rewound(run, *way: str) -> Run:
+    """Students under the sparse teacher, cut at 0 and 70 %."""
+    sparse = str(run("sparsification").folder / "ckpt")
+    return run("rewinding", "--teacher_model_path", sparse, "--teacher_sparsity", "70", "0", *way)
+
+
 @covers("--teacher_sparsity", "--student_sparsity", "--do_rewind")
 def test_teachers_and_students_are_cut_at_their_sparsity(run):
     sparse = str(run("sparsification").folder / "ckpt")
-    flags = ["--teacher_model_path", sparse, "--teacher_sparsity", "70", "0"]
     for way in ([], ["--no_teacher_cache", "--do_rewind"]):
-        done = run("rewinding", *flags, *way)
+        done = rewound(run, *way)
         assert {path.name for path in done.folder.glob("ckpt*")} == {"ckpt_0", "ckpt_70"}
         for sparsity in (0, 70):
             loss, after, before = trained(teacher=sparse, sparsity=sparsity)
@@ -532,6 +537,31 @@ def test_losses_between_layers_are_added_by_their_weight(run, name):
         done = run("distillation", *still, f"--{name}_weight", str(weight))
         assert done.metrics["history"][-1]["loss"] == pytest.approx(logits + weight * between, rel=1e-5)
     assert run("distillation", f"--{name}_weight", "3").weights().ne(run("distillation").weights()).any()
+
+
+def test_the_table_that_is_printed_is_the_result(run):
+    def printed(done: Run) -> list[list[str]]:
+        """The cells of the lines without a time before them."""
+        return [re.split("  +", line.strip()) for line in done.log.splitlines() if line and not line.startswith("20")]
+
+    for stage in ("pruning", "sparsification"):
+        found = run(stage).metrics["sparsity"]
+        cells = [[str(s), f"{found[str(s)]['acc']:.4f}"] for s in range(0, 100, 10)]
+        assert printed(run(stage)) == [["sparsity", "acc"], *cells]
+    flags, metrics = [*STILL, "--seed", "1"], run("finetuning", *STILL, "--seed", "1").metrics
+    cells = [str(metrics["best_update"]), f"{metrics['report']['acc']:.4f}"]
+    assert printed(run("finetuning", *flags)) == [["update", "acc"], cells]
+    metrics = run("distillation").metrics
+    names = {"teacher": metrics["teacher"], "student": metrics["report"]}
+    cells = [[name, f"{of['acc']:.4f}"] for name, of in names.items()]
+    assert printed(run("distillation")) == [["acc"], *cells]
+    metrics = rewound(run).metrics
+    assert printed(rewound(run))[0] == ["teacher sparsity", "student acc", "its teacher", "trial student"]
+    of_teacher, trial = run("sparsification").metrics["sparsity"], run("sparsification").metrics["student"]["acc"]
+    for cells, sparsity in zip(printed(rewound(run))[1:3], ("0", "70"), strict=True):
+        numbers = [metrics["sparsity"][sparsity]["report"]["acc"], of_teacher[sparsity]["acc"], trial]
+        assert cells[0].removesuffix(" *") == sparsity
+        assert cells[1:] == [f"{number:.4f}" for number in numbers]
 
 
 @covers("--report_to", "--output_dir", "--debug")

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import write_task
+from conftest import refused, write_task
 from test_signals import wait_for
 from two_processes import results
 
+import run_finetuning
 from utils.resume import StateFile
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +46,7 @@ def test_two_processes_train_and_predict_like_one(tmp_path, bert_folder, tokeniz
             assert entry == pytest.approx(other, abs=1e-5)
 
 
-def test_a_stage_on_two_processes_writes_once_and_counts_every_row(tmp_path, monkeypatch, bert_folder):
+def test_a_stage_on_two_processes_writes_once_and_counts_every_row(tmp_path, monkeypatch, capsys, bert_folder):
     write_task(tmp_path / "datasets", "rte")  # 21 rows of dev and 9 of test: neither can be halved
     monkeypatch.chdir(tmp_path)
     done = run_on_two(str(ROOT / "run_finetuning.py"), "--model_path", str(bert_folder), "--do_test", *QUICK)
@@ -57,6 +58,8 @@ def test_a_stage_on_two_processes_writes_once_and_counts_every_row(tmp_path, mon
     assert len((folder / "RTE.tsv").read_text().splitlines()) == 10
     assert (folder / "log.txt").read_text().count("done in") == 1
     assert sorted(path.name for path in folder.iterdir()) == ["RTE.tsv", "args.json", "ckpt", "log.txt", "metrics.json"]
+    line = refused(run_finetuning, capsys, "--model_path", str(bert_folder), *QUICK)
+    assert "holds a run with other arguments: processes 2, now 1; --overwrite starts afresh" in line
 
 
 def test_what_other_launchers_leave_beside_a_plain_run_is_named_and_ignored():

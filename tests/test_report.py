@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,43 @@ def test_settings_name_every_value_that_a_task_had_and_add_up_the_hours(outputs)
         ("hardware", "a fast one"),
         ("git_commit", "0123456789"),
     ]
+
+
+def test_all_settings_that_were_given_are_listed(tmp_path):
+    given = {"model_path": "some/where/bert", "num_train_epochs": 3, "num_patience_epochs": 2, "log_interval": 7}
+    given |= {"per_device_train_batch_size": 9, "learning_rate": 0.5, "temperature": 4.0, "alpha": 0.25}
+    given |= {"use_bf16": True, "use_fp16": True, "num_processes": 2, "hardware": "a fast one", "cpu_threads": 6}
+    given |= {"torch_version": "2", "transformers_version": "5", "git_commit": "0123456789"}
+    write(tmp_path / "ft_rte", {**given, "model_type": "ft", "stage": "finetuning"}, result(0.7))
+    found = dict(report.settings_table(data.settings(data.checkpoints([tmp_path]))))
+    assert found.pop("hours of scoring, training, asking teachers") == "0.00"
+    assert found == {name: str(value) for name, value in given.items()} | {"model_path": "where/bert"}
+
+
+def test_a_row_says_how_its_number_was_made(tmp_path):
+    args = {"seed": 5, "student_layer": 3, "layer_choice": "last", "model_type": "kd", "selection_split": "half"}
+    more = {"report": {"acc": 0.4}, "rows": 21, "commoner_share": 0.5, "only_answer": "entailment"}
+    write(
+        tmp_path / "kd_3-last_rte_random",
+        {**args, "score": "random"},
+        {"40": result(0.6, teacher={"acc": 0.7}, **more)},
+    )
+    [row] = data.collect(data.checkpoints([tmp_path]))
+    assert row == data.Row(
+        **{"task": "rte", "student": "3 layers (last)", "method": "random", "teacher_sparsity": 40, "seed": 5},
+        **{"metric": "acc", "value": 0.4, "selecting": 0.6, "teacher_value": 0.7, "selected_on": "half of dev"},
+        **{"seconds": 1.0, "rows": 21, "commoner_share": 0.5, "only_answer": "entailment"},
+        folder=str(tmp_path / "kd_3-last_rte_random"),
+    )
+
+
+def test_of_equal_sparsities_the_lowest_is_the_best_and_ties_are_counted(outputs):
+    rows = [row for row in data.collect(data.checkpoints([outputs])) if row.method == "lam 0.5"]
+    assert {seed: row.teacher_sparsity for seed, row in data.best_by_seed(rows).items()} == {1: 30, 2: 60, 3: 30}
+    assert data.tied_seeds(rows) == 0
+    equal = [replace(row, selecting=0.5) if row.seed == 1 else row for row in rows]
+    assert data.best_by_seed(equal[::-1])[1].teacher_sparsity == 0
+    assert data.tied_seeds(equal) == 1
 
 
 def test_two_runs_of_the_same_are_not_taken_for_two_seeds(outputs, tmp_path):

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import multiprocessing
+import time
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from conftest import small_config
 from models.bert import PrunableBert
 from utils.entry import entry_point
 from utils.errors import InputError
-from utils.files import read_json, release, write_json
+from utils.files import lock, read_json, release, write_json
 from utils.stage import Stage
 from utils.tables import table
 
@@ -78,6 +80,22 @@ def test_results_without_the_arguments_that_made_them_are_not_taken_for_this_run
     assert run.is_finished()
     (tmp_path / "ckpt" / "args.json").unlink()
     assert not run.is_finished()
+    release()
+
+
+def test_parts_of_a_sweep_that_begin_at_once_wait_for_each_other(tmp_path):
+    def hold(held):
+        lock(tmp_path / ".shared.lock")
+        held.set()
+        time.sleep(0.3)
+
+    held = multiprocessing.get_context("fork").Event()
+    other = multiprocessing.get_context("fork").Process(target=hold, args=(held,))
+    other.start()
+    assert held.wait(60)
+    make_run(tmp_path, "ckpt_0")
+    other.join()
+    assert read_json(tmp_path / "args.json")["seed"] == 1
     release()
 
 

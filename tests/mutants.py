@@ -1,0 +1,371 @@
+"""Break lines of the project at random, one at a time, and list those that no test notices. Run by hand, not in CI.
+
+    python tests/mutants.py --count 50 --seed 1                       # over all of the code
+    python tests/mutants.py --count 20 models/scores.py run_*.py      # over these files
+    python tests/mutants.py --only models/scores.py:69                # all that can be done to a line
+
+Each mutant runs, in a copy of the tree, the tests that run its line, the fastest first, until one fails. Which tests
+run which lines is found out once for each state of the code (as long as the whole suite takes, twice) and kept in the
+system's folder for temporary files. torch, transformers and pytest are imported once; each mutant is a fork.
+"""
+
+import argparse
+import ast
+import contextlib
+import copy
+import hashlib
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+sys.dont_write_bytecode = True  # a mutant may be as long, and as old, as the file before
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = Path(tempfile.gettempdir(), "stark-mutants")
+PLACES = (
+    "models/*.py",
+    "utils/*.py",
+    "run_*.py",
+    *(f"scripts/{name}.py" for name in ("report_data", "sweep", "submission")),
+)
+LEAST = 60  # seconds that a mutant's tests may take, besides five times what they took before
+OPPOSITE = {
+    **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
+    **{ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And},
+    **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Div},
+    **{ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr},
+}
+FOR_PEOPLE = {"logger", "print", "error", "warning", "info", "debug", "filterwarnings"}  # calls that only say something
+
+
+class Mutant(NamedTuple):
+    """One change of a file, and the lines whose tests could notice it; without lines, all of the file's."""
+
+    path: str
+    line: int
+    old: str
+    new: str
+    source: str
+    lines: range | None
+
+
+class Found(NamedTuple):
+    """How long a test takes, and which lines of which files it runs."""
+
+    seconds: float
+    lines: dict[str, list[int]]
+    shared: bool  # whether it uses what another test of its file has made
+
+
+def but(node: ast.AST, **fields) -> ast.AST:
+    """The node with other fields."""
+    changed = copy.copy(node)
+    for name, value in fields.items():
+        setattr(changed, name, value)
+    return changed
+
+
+def other_operators(node: ast.AST) -> Iterator[ast.AST]:
+    """The node with its operator's opposite, or without its sign."""
+    match node:
+        case ast.Compare(ops=[op, *rest]) if type(op) in OPPOSITE:
+            yield but(node, ops=[OPPOSITE[type(op)](), *rest])
+        case ast.BinOp(op=op, left=left, right=right) if type(op) in OPPOSITE:
+            if not any(isinstance(side, ast.JoinedStr | ast.List) or _is_text(side) for side in (left, right)):
+                yield but(node, op=OPPOSITE[type(op)]())
+        case ast.AugAssign(op=op) | ast.BoolOp(op=op) if type(op) in OPPOSITE:
+            yield but(node, op=OPPOSITE[type(op)]())
+        case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
+            yield operand
+
+
+def other_constants(node: ast.AST) -> Iterator[ast.AST]:
+    """Another number, truth or name."""
+    match node:
+        case ast.Constant(value=bool(value)):
+            yield but(node, value=not value)
+        case ast.Constant(value=int(value) | float(value)):
+            yield but(node, value=value + 1)
+        case ast.Constant(value=str(value)) if value.count(" ") < 2:  # the others are sentences
+            yield but(node, value=value + "_")
+
+
+def changes(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
+    """A node, or a part of it, and what it could be instead."""
+    yield from ((node, new) for kind in (other_operators, other_constants) for new in kind(node))
+    match node:
+        case ast.Expr(value=ast.Call()):
+            yield node, ast.Pass()
+        case ast.Return(value=value) if value and ast.unparse(value) != "None":
+            yield node, but(node, value=ast.Constant(None))
+        case ast.Call(args=[first, second]) if not any(isinstance(arg, ast.Starred) for arg in node.args):
+            yield node, but(node, args=[second, first])
+        case ast.If(test=test) | ast.IfExp(test=test):
+            yield from ((test, ast.Constant(value)) for value in (True, False))
+        case ast.comprehension(ifs=[test, *_]):
+            yield test, ast.Constant(True)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _is_for_people(node: ast.AST) -> bool:
+    """Messages, types and docstrings, in which nothing is changed."""
+    match node:
+        case ast.Raise() | ast.JoinedStr() | ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant()):
+            return True
+        case ast.keyword(arg="help" | "desc" | "unit" | "description"):
+            return True
+        case ast.Call(func=ast.Name(id=name)) | ast.Call(func=ast.Attribute(attr=name)) if name in FOR_PEOPLE:
+            return True
+        case ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):
+            return True
+    return False
+
+
+def walk(node: ast.AST, lines: range | None = None, inside: bool = False) -> Iterator[tuple[ast.AST, range | None]]:
+    """All nodes that may be changed, each with the lines of its statement if it is inside of a function."""
+    if _is_for_people(node):
+        return
+    if inside and isinstance(node, ast.stmt | ast.ExceptHandler):
+        last = node.body[0].lineno if hasattr(node, "body") else node.end_lineno + 1
+        lines = range(node.lineno, max(last, node.lineno + 1))
+    yield node, lines
+    for name, value in ast.iter_fields(node):
+        if name in ("annotation", "returns", "decorator_list"):
+            continue
+        if isinstance(node, ast.FunctionDef):  # defaults belong to the tests that run its body
+            inside, lines = name == "body", range(node.body[0].lineno, node.end_lineno + 1)
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                yield from walk(child, lines, inside)
+
+
+def mutants_of(path: str) -> Iterator[Mutant]:
+    """All changes of a file."""
+    text = (ROOT / path).read_bytes()
+    starts = [0, *itertools.accumulate(map(len, text.splitlines(keepends=True)))]
+    for node, lines in walk(ast.parse(text)):
+        for old, new in changes(node):
+            start, end = starts[old.lineno - 1] + old.col_offset, starts[old.end_lineno - 1] + old.end_col_offset
+            words = ast.unparse(ast.fix_missing_locations(new))
+            words = words if isinstance(new, ast.stmt | ast.Constant) else f"({words})"
+            source = (text[:start] + words.encode() + text[end:]).decode()
+            with contextlib.suppress(SyntaxError):
+                ast.parse(source)
+                yield Mutant(path, old.lineno, " ".join(text[start:end].decode().split()), words, source, lines)
+
+
+def copied(name: str) -> Path:
+    """A copy of what git knows of the tree."""
+    tree = CACHE / f"{name}-{os.getpid()}"
+    shutil.rmtree(tree, ignore_errors=True)
+    for file in subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split("\n")[:-1]:
+        (tree / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / file, tree / file)
+    return tree
+
+
+class Observe:
+    """A plugin that notes which lines each test runs, in its own process."""
+
+    options = ()
+
+    def __init__(self, tree: Path, target: Path):
+        self.tree, self.target, self.found, self.failed = f"{tree}/", target, {}, set()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item):
+        ran, start = set(), time.perf_counter()
+
+        def in_function(frame, event, _):
+            ran.add((frame.f_code.co_filename, frame.f_lineno))
+            return in_function
+
+        def called(frame, event, _):
+            name = frame.f_code.co_filename
+            return in_function if name.startswith(self.tree) and not name.startswith(f"{self.tree}tests/") else None
+
+        sys.settrace(called)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            lines: dict[str, list[int]] = {}
+            for name, number in sorted(ran):
+                lines.setdefault(name.removeprefix(self.tree), []).append(number)
+            seconds = round(time.perf_counter() - start, 3)
+            self.found[item.nodeid] = Found(seconds, lines, shared="run" in item.fixturenames)
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self.failed.add(report.nodeid)
+            print("fails without any mutant, left out:", report.nodeid)
+
+    def pytest_sessionfinish(self):
+        self.target.write_text(json.dumps({test: one for test, one in self.found.items() if test not in self.failed}))
+
+
+class Select:
+    """A plugin that runs these tests only, in this order, until one fails."""
+
+    options = ("-x",)
+
+    def __init__(self, tests: list[str]):
+        self.order = {name: index for index, name in enumerate(tests)}
+
+    def pytest_collection_modifyitems(self, items):
+        items[:] = sorted((item for item in items if item.nodeid in self.order), key=lambda i: self.order[i.nodeid])
+
+
+def forked(tree: Path, files: set[str], plugin: object, log: Path) -> int:
+    """Run tests of a tree in a process of their own; its id."""
+    if process := os.fork():
+        return process
+    os.setsid()  # so that all it starts can be ended with it
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(tree)
+    sys.path[:] = [
+        str(tree),
+        str(tree / "tests"),
+        *(path for path in sys.path if path not in (str(ROOT), f"{ROOT}/tests")),
+    ]
+    options = ["-q", "--tb=line", "-p", "no:cacheprovider", f"--basetemp={tree}.tmp", f"--rootdir={tree}"]
+    status = pytest.main([*options, *plugin.options, *sorted(files)], plugins=[plugin])
+    sys.stdout.flush()
+    os._exit(int(status))
+
+
+def pool(jobs: int, work: Iterator[tuple[object, Callable[[Path], int], float]]) -> Iterator[tuple[object, int]]:
+    """Start processes, so many at once; each work's name and exit status, -1 of one that had to be ended."""
+    trees, running = [copied(f"tree{index}") for index in range(jobs)], {}
+    waiting = iter(work)
+    while True:
+        while trees and (following := next(waiting, None)):
+            name, start, seconds = following
+            tree = trees.pop()
+            running[start(tree)] = name, tree, time.monotonic() + seconds
+        if not running:
+            break
+        time.sleep(0.05)
+        for process, (name, tree, end) in list(running.items()):
+            done, status = os.waitpid(process, os.WNOHANG)
+            late = time.monotonic() > end
+            if done or late:
+                os.killpg(process, signal.SIGKILL) if late and not done else None
+                if not done:
+                    os.waitpid(process, 0)
+                del running[process]
+                trees.append(tree)
+                yield name, os.waitstatus_to_exitcode(status) if done else -1
+    for tree in trees:
+        shutil.rmtree(tree, ignore_errors=True)
+        shutil.rmtree(f"{tree}.tmp", ignore_errors=True)
+
+
+def coverage(jobs: int) -> dict[str, Found]:
+    """Test -> the lines it runs; found out anew for the test files of which, or of the code, something has changed."""
+    files = sorted({*ROOT.glob("*.py"), *ROOT.glob("*/*.py"), *ROOT.glob("scripts/*.sh")})
+    tests = [file for file in files if file.match("tests/test_*.py")]
+    code = b"".join(file.read_bytes() for file in files if file not in tests and file != Path(__file__).resolve())
+    entries = {file.name: CACHE / f"{hashlib.sha256(code + file.read_bytes()).hexdigest()[:24]}.json" for file in tests}
+
+    def work():
+        for name, entry in entries.items():
+            if not entry.is_file():
+                log = CACHE / f"{name}.log"
+                yield (
+                    name,
+                    lambda tree, n=name, e=entry, g=log: forked(tree, {f"tests/{n}"}, Observe(tree, e), g),
+                    1800.0,
+                )
+
+    for name, status in pool(jobs, work()):
+        print(f"lines of {name} noted, status {status}", flush=True)
+    return {test: Found(*found) for entry in entries.values() for test, found in json.loads(entry.read_text()).items()}
+
+
+def noticing(mutant: Mutant, found: dict[str, Found]) -> list[str]:
+    """The tests that could notice a mutant, the fastest first."""
+    ran = {test: set(one.lines.get(mutant.path, ())) for test, one in found.items()}
+    direct = {test for test, lines in ran.items() if lines and (mutant.lines is None or lines & {*mutant.lines})}
+    direct = direct or {test for test, lines in ran.items() if lines}  # the line is run in other processes, if at all
+    with_shared = {test.split("::")[0] for test in direct if found[test].shared}
+    direct |= {test for test, one in found.items() if one.shared and test.split("::")[0] in with_shared}
+    return sorted(direct, key=lambda test: found[test].seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="*", help="files to change (default all of the code)")
+    parser.add_argument("--count", type=int, default=50, help="how many mutants are drawn (default 50)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at once (default 1)")
+    parser.add_argument("--only", nargs="+", default=[], help="all mutants of these lines: file:line")
+    args = parser.parse_args()
+    CACHE.mkdir(exist_ok=True)
+    paths = args.paths or [str(path.relative_to(ROOT)) for place in PLACES for path in sorted(ROOT.glob(place))]
+    drawn = [mutant for path in paths for mutant in mutants_of(path)]
+    print(f"{len(drawn)} mutants are possible", flush=True)
+    drawn = random.Random(args.seed).sample(drawn, min(args.count, len(drawn)))
+    if args.only:
+        drawn = [m for o in args.only for m in mutants_of(o.split(":")[0]) if m.line == int(o.split(":")[1])]
+
+    import_libraries()
+    found, survivors = coverage(args.jobs), []
+
+    def work():
+        for mutant in drawn:
+            tests = noticing(mutant, found)
+            seconds = LEAST + 5 * sum(found[test].seconds for test in tests)
+            yield mutant, lambda tree, m=mutant, t=tests: mutated(tree, m, t), seconds
+
+    for mutant, status in pool(args.jobs, work()):
+        verdict = "SURVIVES" if status in (0, 5) else "noticed"
+        print(f"{verdict}  {mutant.path}:{mutant.line}  {mutant.old}  ->  {mutant.new}", flush=True)
+        survivors += [mutant] * (verdict == "SURVIVES")
+    print(f"{len(drawn) - len(survivors)} of {len(drawn)} noticed")
+
+
+def mutated(tree: Path, mutant: Mutant, tests: list[str]) -> int:
+    """Start the tests on a tree with the mutant in it, and no other."""
+    for path in {file for file in tree.rglob("*.py") if (ROOT / file.relative_to(tree)).is_file()}:
+        original = ROOT / path.relative_to(tree)
+        if path.stat().st_size != original.stat().st_size or path.read_bytes() != original.read_bytes():
+            shutil.copy2(original, path)
+    (tree / mutant.path).write_text(mutant.source)
+    return forked(tree, {test.split("::")[0] for test in tests}, Select(tests), CACHE / "last.log")
+
+
+def import_libraries() -> None:
+    """All that takes long and is none of the project."""
+    import accelerate  # noqa: F401
+    import scipy.stats  # noqa: F401
+    import sklearn.metrics  # noqa: F401
+    import torch
+    import transformers
+    from tensorboard.backend.event_processing import event_accumulator  # noqa: F401
+
+    torch.set_num_threads(1)  # what forks must not have several of
+    _ = transformers.BertModel, transformers.BertForSequenceClassification, transformers.get_scheduler
+    _ = transformers.BertTokenizerFast, transformers.AutoTokenizer, transformers.PreTrainedTokenizerFast
+
+
+if __name__ == "__main__":
+    main()
