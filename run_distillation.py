@@ -10,16 +10,16 @@ from the labels alone: the baseline without a teacher.
 from functools import partial
 from pathlib import Path
 
-from models.bert import load_model
+from models.checkpoint import load_model
 from models.features import Features
 from models.losses import check_inside, learn_from, look_inside, task_loss
 from models.pruning import initial_student
 from models.units import CheckpointError
 from utils import arguments, paths
-from utils.batches import load_tokenizer
 from utils.entry import entry_point
 from utils.evaluation import frozen
 from utils.stage import Stage
+from utils.tokenizer import load_tokenizer
 
 
 def parse_args(argv=None):

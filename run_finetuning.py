@@ -8,13 +8,13 @@ Writes outputs/finetune/ft_<task>/ckpt.
 from functools import partial
 from pathlib import Path
 
-from models.bert import load_model
+from models.checkpoint import load_model
 from models.losses import task_loss
 from models.units import CheckpointError
 from utils import arguments
-from utils.batches import load_tokenizer
 from utils.entry import entry_point
 from utils.stage import Stage
+from utils.tokenizer import load_tokenizer
 
 
 def parse_args(argv=None):

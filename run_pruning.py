@@ -8,15 +8,15 @@ Writes outputs/prune/ft_<task>/ckpt, which run_distillation.py cuts at --student
 from functools import partial
 from pathlib import Path
 
-from models.bert import load_model
+from models.checkpoint import load_model
 from models.losses import task_loss
 from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import WINDOW, check_uncut, group_means, mask_gradients, normalise, save_scores
 from models.units import CheckpointError
 from utils import arguments, paths
-from utils.batches import load_tokenizer
 from utils.entry import entry_point
 from utils.stage import Stage
+from utils.tokenizer import load_tokenizer
 
 
 def parse_args(argv=None):

@@ -13,18 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from models.bert import load_model
+from models.checkpoint import load_model, read_config
 from models.features import Features
 from models.losses import check_inside, learn_from, look_inside
 from models.pruning import cut, initial_student
 from models.units import CheckpointError
 from utils import arguments, paths
-from utils.batches import load_tokenizer
 from utils.entry import entry_point
 from utils.evaluation import frozen
 from utils.files import read_json
 from utils.flags import number
 from utils.stage import Stage
+from utils.tokenizer import load_tokenizer
 
 
 def parse_args(argv=None):
@@ -57,7 +57,7 @@ def parse_args(argv=None):
 def main(argv=None):
     args = parse_args(argv)
     stage = Stage(args, Path(args.output_dir, paths.student_folder(args, args.model_type, by_score=True)))
-    sparsities = paths.teacher_sparsities(args)
+    sparsities = paths.teacher_sparsities(args, read_config(args.teacher_model_path))
     stage.names = [paths.checkpoint_name(sparsity) for sparsity in sparsities]
     if not stage.is_finished():
         rewind(stage, args, sparsities)

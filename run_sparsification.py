@@ -9,7 +9,7 @@ sparsity, as run_rewinding.py does.
 from functools import partial
 from pathlib import Path
 
-from models.bert import load_model
+from models.checkpoint import load_model
 from models.losses import distance_to, distillation_loss, task_loss
 from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import (
@@ -25,9 +25,9 @@ from models.scores import (
 )
 from models.units import CheckpointError
 from utils import arguments, paths
-from utils.batches import load_tokenizer
 from utils.entry import entry_point
 from utils.stage import Stage
+from utils.tokenizer import load_tokenizer
 
 
 def parse_args(argv=None):

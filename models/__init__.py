@@ -1,6 +1,7 @@
-"""The prunable BERT, its scores, its cutting and the losses."""
+"""The prunable BERT, its checkpoints, its scores, its cutting and the losses."""
 
 from models.bert import PrunableBert
+from models.checkpoint import load_model
 from models.units import CheckpointError, Units
 
-__all__ = ["CheckpointError", "PrunableBert", "Units"]
+__all__ = ["CheckpointError", "PrunableBert", "Units", "load_model"]

@@ -1,36 +1,27 @@
-"""BERT whose attention heads and FFN neurons can be masked and cut: encoder, classifier, loading.
+"""BERT whose attention heads and FFN neurons can be masked and cut: encoder and classifier.
 
     from models import PrunableBert
     student = PrunableBert.from_pretrained("outputs/distil/parameter_pruned/kd_70_rte/ckpt")
 
 Masks: one number per attention head, (L, H), and per FFN neuron, (L, F). 1 KEEPS, 0 REMOVES.
 Shapes: B examples, T tokens, D hidden size, L layers, H heads, F neurons (intermediate size), C classes; C = 1 is
-regression. Parameter names are those of Hugging Face's BERT, so any BERT checkpoint loads; transformers lends the
-configuration, the file formats and the hub.
+regression. Parameter names are those of Hugging Face's BERT; transformers lends the configuration and the file formats,
+models/checkpoint.py loads what others have saved.
 """
 
-import contextlib
-import logging
-import re
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, PreTrainedModel
 from transformers.activations import ACT2FN
-from transformers.utils import logging as library_logging
 
 from models.dropout import Dropout
 from models.linear import Linear
-from models.units import CheckpointError, kept_units
+from models.units import kept_units
 
-logger = logging.getLogger("stark")
-library_logging.disable_progress_bar()  # reading and writing a checkpoint takes a second
 warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # a layer that cutting has emptied
-NOT_FOUND = "no folder, not cached, no hub: --model_path takes a folder of config.json, model.safetensors, vocab.txt"
 
 
 class Embeddings(nn.Module):
@@ -213,87 +204,3 @@ class PrunableBert(PreTrainedModel):
             only_first = index == last and not (self.every_token or layer.attention["self"].plain)
             hidden = layer(hidden, masked, heads[index], neurons[index], only_first)
         return self.cls(hidden[:, 0])
-
-
-def load_model(path: str, labels: tuple[str, ...], fine_tuned: bool = True) -> PrunableBert:
-    """Read a BERT checkpoint for a task, in float32; a line of log says what was not there or not used.
-
-    Args:
-        path: a folder, or a name on the hub.
-        labels: class names in the order of the task's class ids; () for regression. A checkpoint that numbers the same
-            names differently has its classifier's rows put in this order.
-        fine_tuned: the classifier must be there, for these labels; else a new one may be drawn.
-
-    Raises:
-        CheckpointError: not found, not BERT, damaged, encoder weights missing, or no classifier for these labels.
-    """
-    with _one_line_errors(path), _quiet_library():
-        config = BertConfig.get_config_dict(_existing(path))[0]
-        if config.get("model_type") != "bert":
-            raise CheckpointError(f"{path}: a checkpoint of type {config.get('model_type')}, expected bert")
-        config = BertConfig.from_dict(config)
-        names = tuple(name for _, name in sorted(config.id2label.items()))
-        config.id2label = dict(enumerate(labels or ("score",)))
-        config.label2id = {name: index for index, name in config.id2label.items()}
-        model, info = PrunableBert.from_pretrained(
-            path, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
-        )
-    absent = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
-    if encoder := [key for key in absent if not key.startswith("cls.")]:
-        raise CheckpointError(f"{path}: {len(encoder)} encoder weights are missing or of another shape: {encoder[0]}")
-    if fine_tuned:
-        if absent:
-            raise CheckpointError(
-                f"{path}: no classifier for {len(labels) or 1} classes ({absent[0]} is missing or of another shape); "
-                "fine-tune it on this task with run_finetuning.py first"
-            )
-        _order_classes(model, path, names, labels)
-    loaded, unused = len(model.state_dict()) - len(absent), sorted(info["unexpected_keys"])
-    names_of = [", ".join(keys[:4]) + ", ..." * (len(keys) > 4) or "none" for keys in (absent, unused)]
-    logger.info("%s: %d weights loaded; new: %s; unused: %s", path, loaded, *names_of)
-    return model
-
-
-def _existing(path: str) -> str:
-    """The path, if it is a folder with a configuration or could be a name on the hub."""
-    looks_local = Path(path).parts[:1] != (path,) and Path(Path(path).parts[0]).exists()
-    if Path(path).is_dir():
-        if not Path(path, "config.json").is_file():
-            raise CheckpointError(f"{path}: no config.json in this folder, expected a Hugging Face checkpoint")
-    elif looks_local or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path):
-        raise CheckpointError(f"{path}: no such folder, expected a checkpoint")
-    return path
-
-
-def _order_classes(model: PrunableBert, path: str, names: tuple[str, ...], labels: tuple[str, ...]) -> None:
-    """Put the classifier's rows into the labels' order; names like LABEL_0 are taken to be in it."""
-    if not labels or names == labels or all(name.startswith("LABEL_") for name in names):
-        return
-    if sorted(names) != sorted(labels):
-        raise CheckpointError(f"{path}: a classifier for {', '.join(names)}; this task has {', '.join(labels)}")
-    for parameter in model.cls[3].parameters():
-        parameter.data = parameter.data[[names.index(label) for label in labels]]
-
-
-@contextlib.contextmanager
-def _one_line_errors(path: str) -> Iterator[None]:
-    """What the library raises for a checkpoint it cannot read, in one line."""
-    try:
-        yield
-    except Exception as error:  # for damaged files the libraries have many kinds; --debug shows which
-        if isinstance(error, CheckpointError):
-            raise CheckpointError(str(error) if path in str(error) else f"{path}: {error}") from None
-        if not Path(path).is_dir():
-            raise CheckpointError(f"{path}: {NOT_FOUND}") from error
-        raise CheckpointError(f"{path}: cannot be read: {str(error).strip().splitlines()[0]}") from error
-
-
-@contextlib.contextmanager
-def _quiet_library() -> Iterator[None]:
-    """Without the library's own report on loading: load_model says it in a line."""
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # no line for every time it asks the hub again
-    verbosity, _ = library_logging.get_verbosity(), library_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        library_logging.set_verbosity(verbosity)

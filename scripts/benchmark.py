@@ -29,16 +29,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 import run_rewinding
-from models.bert import load_model
+from models.checkpoint import load_model
 from models.losses import distance_to, task_loss
 from models.pruning import cut, drop_layers, sort_units
 from models.scores import GROUP, WINDOW, mask_gradients, normalise, random_scores
 from utils.arguments import add_student_flags, argument_parser
-from utils.batches import load_tokenizer
 from utils.cache import load_examples
 from utils.evaluation import predict
 from utils.glue import TASKS, split_path
 from utils.machine import hardware
+from utils.tokenizer import load_tokenizer
 
 EPOCHS, BATCH_SIZE = 10, 16
 PAPER = ["--pad_to_max_length", "--no_group_by_length", "--no_teacher_cache", "--no_exact_shortcuts"]

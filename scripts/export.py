@@ -27,19 +27,21 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.bert import PrunableBert, load_model
+from models.bert import PrunableBert
+from models.checkpoint import CLASSIFIER, load_model
 from models.units import CheckpointError
 from utils.arguments import Parser
-from utils.batches import load_tokenizer
 from utils.entry import entry_point
 from utils.errors import InputError
-from utils.files import checkpoint_digest, lock, read_json, written_beside
+from utils.files import checkpoint_digest, lock, read_json, write_json, written_beside
+from utils.tokenizer import load_tokenizer
 
 TOLERANCE = 1e-4  # between the logits of torch and of onnxruntime
 BATCHES, LENGTHS = (1, 2, 8), (4, 32)  # that are compared, with the longest length there is
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
-NAMES = {"cls.0.": "bert.pooler.dense.", "cls.3.": "classifier."}  # ours -> Hugging Face's; all others are the same
+NAMES = {ours: theirs for theirs, ours in CLASSIFIER.items()}  # Hugging Face's; all others are the same
+SOURCE = "export.json"  # in an export and in nothing else: the checkpoint that it was made of
 
 
 def parse_args(argv=None):
@@ -63,15 +65,7 @@ def load_for_inference(path: str) -> PrunableBert:
     """
     if not Path(path, "config.json").is_file():
         raise CheckpointError(f"{path}: no folder with a config.json, expected a checkpoint")
-    config = read_json(Path(path, "config.json"))
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: config.json holds no object, expected a checkpoint's")
-    names = config.get("id2label")
-    if names is None:
-        names = {str(index): f"LABEL_{index}" for index in range(config.get("num_labels", 2))}
-    if not isinstance(names, dict) or not names or list(names) != [str(index) for index in range(len(names))]:
-        raise CheckpointError(f"{path}: id2label of config.json: expected the classes' names by 0, 1, ... in order")
-    return load_model(path, tuple(names.values()) if len(names) > 1 else ()).eval()
+    return load_model(path, None).eval()
 
 
 def default_folder(model_path: str, kind: str) -> Path:
@@ -79,6 +73,17 @@ def default_folder(model_path: str, kind: str) -> Path:
     name = Path(model_path).name
     number = name.removeprefix("ckpt") if name.startswith("ckpt_") else ""
     return Path(os.path.normpath(Path(model_path, "..", kind + number)))
+
+
+def export_source(folder: Path) -> str | None:
+    """The digest of the checkpoint that a folder was exported from; None if no export wrote it.
+
+    Earlier exports have it in config.json, where what is trained from them may still have it.
+    """
+    if any((folder / name).exists() for name in ("metrics.json", "args.json")):
+        return None
+    written = read_json(folder / SOURCE) or read_json(folder / "config.json")
+    return written.get("export_source")
 
 
 def widths(model: PrunableBert) -> list[tuple[int, int]]:
@@ -194,7 +199,7 @@ def check_replaceable(folder: Path) -> None:
         raise InputError(f"--output_dir {folder}: there is no folder {folder.parent} to make it in")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file, expected a folder")
-    if folder.is_dir() and any(folder.iterdir()) and "export_source" not in read_json(folder / "config.json"):
+    if folder.is_dir() and any(folder.iterdir()) and not export_source(folder):
         raise InputError(f"{folder}: holds files that no export wrote; give another --output_dir")
 
 
@@ -208,12 +213,13 @@ def main(argv=None):
     if args.format == "huggingface":
         check_full_width(model)
     check_replaceable(folder)
-    model.config.export_source = checkpoint_digest(Path(args.model_path))  # so that it is known for this one's
+    source = {"export_source": checkpoint_digest(Path(args.model_path)), "format": args.format}
     lock(folder.with_name(f".{folder.name}.lock"))
     with written_beside(folder) as beside:
         beside.mkdir()
         said = WRITERS[args.format](model, beside)
         tokenizer.save_pretrained(beside)
+        write_json(beside / SOURCE, source)
     print(f"written to {folder}; {said}")
 
 

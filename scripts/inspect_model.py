@@ -36,7 +36,7 @@ from scripts import export
 from utils.arguments import Parser
 from utils.entry import entry_point
 from utils.errors import InputError
-from utils.files import checkpoint_digest, read_json, write_json
+from utils.files import checkpoint_digest, write_json
 from utils.flags import number
 from utils.folder import checkpoint_settings
 from utils.machine import hardware, versions
@@ -102,7 +102,7 @@ def exported(path: str) -> Path | None:
     folder = export.default_folder(path, "onnx")
     if not (folder / "model.onnx").is_file():
         print(f"{path}: not exported to {folder}, so torch only")
-    elif read_json(folder / "config.json").get("export_source") != checkpoint_digest(Path(path)):
+    elif export.export_source(folder) != checkpoint_digest(Path(path)):
         print(f"{path}: {folder} was exported from another checkpoint, so torch only")
     elif importlib.util.find_spec("onnxruntime") is None:
         print(f"{path}: no onnxruntime (pip install onnxruntime), so torch only")

@@ -4,10 +4,14 @@
 #   bash scripts/run_chain.sh rte
 #   MODEL_PATH=bert-large-uncased LAMS="0 0.5 1" bash scripts/run_chain.sh mrpc --seed 1
 #
-# Each variable below can be set from outside; flags after the task go to every stage that trains (add --use_bf16 on a
-# GPU). Ends with a table of student metric by teacher sparsity for each student and lam.
+# Each variable below can be set from outside; flags after the task go to every stage that knows them (add --use_bf16 on
+# a GPU). Ends with a table of student metric by teacher sparsity for each student and lam.
 set -eu
-[ $# -ge 1 ] || { echo "usage: bash scripts/run_chain.sh TASK [flags of the training stages]" >&2; exit 2; }
+fail() {
+  echo "run_chain.sh: $1" >&2
+  exit 2
+}
+[ $# -ge 1 ] || fail "no task; usage: bash scripts/run_chain.sh TASK [flags of the stages]"
 TASK=$1
 shift
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
@@ -17,7 +21,7 @@ case $TASK in
   rte | mrpc | stsb | cola | wnli) set -- 16 3e-5 10 "$@" ;;
   sst2 | qnli) set -- 32 3e-5 5 "$@" ;;
   qqp | mnli | mnlimm) set -- 32 3e-5 3 "$@" ;;
-  *) echo "run_chain.sh: no such task: $TASK" >&2; exit 2 ;;
+  *) fail "no such task: $TASK" ;;
 esac
 BATCH_SIZE=${BATCH_SIZE:-$1}
 LEARNING_RATE=${LEARNING_RATE:-$2}
@@ -30,22 +34,63 @@ STUDENT_LAYERS=${STUDENT_LAYERS-4}
 STUDENT_SPARSITIES=${STUDENT_SPARSITIES-70}
 LAMS=${LAMS:-0.5}
 
+# what every call of a stage gets; flags from the command line come last and count
+COMMON=(--task_name "$TASK" --data_dir "$DATA_DIR")
+TRAINING=("${COMMON[@]}" --per_device_train_batch_size "$BATCH_SIZE" --learning_rate "$LEARNING_RATE")
+FINETUNING=("${TRAINING[@]}" --model_path "$MODEL_PATH" --num_train_epochs "$TEACHER_EPOCHS")
+PRUNING=("${COMMON[@]}")
+DISTILLATION=("${TRAINING[@]}" --num_train_epochs "$STUDENT_EPOCHS")
+SPARSIFICATION=("${COMMON[@]}")
+REWINDING=("${TRAINING[@]}" --num_train_epochs "$STUDENT_EPOCHS")
+
+# which stages, by number, know a flag; what follows it up to the next one is its value
+STAGES=
+for WORD in "$@"; do
+  case ${WORD%%=*} in
+    --task_name | --data_dir | --model_path | --student_layer | --student_sparsity | --lam)
+      fail "${WORD%%=*}: set by a variable of this script" ;;
+    --output_dir | --model_type | --teacher_model_path | --student_model_path)
+      fail "${WORD%%=*}: the stages find each other's folders by its default" ;;
+    --max_length | --max_train_examples | --max_eval_examples | --selection_split | --per_device_eval_batch_size | \
+      --data_type | --seed | --use_cpu | --use_fp16 | --use_bf16 | --compile | --overwrite | --debug | \
+      --pad_to_max_length | --no_group_by_length | --no_exact_shortcuts) STAGES=12345 ;;
+    --per_device_train_batch_size | --num_grad_accum_steps | --learning_rate | --weight_decay | --num_train_epochs | \
+      --num_patience_epochs | --warmup_proportion | --max_grad_norm | --lr_scheduler_type | --log_interval | \
+      --save_interval | --report_to | --selection_metric | --do_test) STAGES=135 ;;
+    --do_train) STAGES=1 ;;
+    --do_distil) STAGES=3 ;;
+    --do_rewind) STAGES=5 ;;
+    --temperature | --alpha) STAGES=345 ;;
+    --pkd_weight | --tinybert_weight | --minilm_weight | --no_teacher_cache) STAGES=35 ;;
+    --score_split) STAGES=4 ;;
+    --score) STAGES=45 ;;
+    --teacher_sparsity) STAGES=5 ;;
+    --layer_choice)
+      [ -z "$STUDENT_SPARSITIES" ] || fail "--layer_choice: for layer-dropped students, expected STUDENT_SPARSITIES="
+      STAGES=345 ;;
+    --*) fail "$WORD: no stage knows this flag" ;;
+    *) [ "$STAGES" ] || fail "$WORD: expected a flag" ;;
+  esac
+  case $STAGES in *1*) FINETUNING+=("$WORD") ;; esac
+  case $STAGES in *2*) PRUNING+=("$WORD") ;; esac
+  case $STAGES in *3*) DISTILLATION+=("$WORD") ;; esac
+  case $STAGES in *4*) SPARSIFICATION+=("$WORD") ;; esac
+  case $STAGES in *5*) REWINDING+=("$WORD") ;; esac
+done
+
 stage() {
   local script=$1
   shift
-  python "$ROOT/$script" --task_name "$TASK" --data_dir "$DATA_DIR" "$@"
-}
-train() {
-  stage "$@" --per_device_train_batch_size "$BATCH_SIZE" --learning_rate "$LEARNING_RATE"
+  python "$ROOT/$script" "$@"
 }
 
-train run_finetuning.py --model_path "$MODEL_PATH" --num_train_epochs "$TEACHER_EPOCHS" "$@"
-stage run_pruning.py
+stage run_finetuning.py "${FINETUNING[@]}"
+stage run_pruning.py "${PRUNING[@]}"
 for STUDENT in $(printf ' --student_layer=%s' $STUDENT_LAYERS) $(printf ' --student_sparsity=%s' $STUDENT_SPARSITIES); do
   [ "${STUDENT#*=}" ] || continue
-  train run_distillation.py "$STUDENT" --num_train_epochs "$STUDENT_EPOCHS" "$@"
+  stage run_distillation.py "$STUDENT" "${DISTILLATION[@]}"
   for LAM in $LAMS; do
-    stage run_sparsification.py "$STUDENT" --lam "$LAM"
-    train run_rewinding.py "$STUDENT" --lam "$LAM" --num_train_epochs "$STUDENT_EPOCHS" "$@"
+    stage run_sparsification.py "$STUDENT" --lam "$LAM" "${SPARSIFICATION[@]}"
+    stage run_rewinding.py "$STUDENT" --lam "$LAM" "${REWINDING[@]}"
   done
 done

@@ -12,7 +12,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from models.bert import PrunableBert
-from utils.batches import load_tokenizer
+from utils.tokenizer import load_tokenizer
 
 torch.set_num_threads(1)  # the models are so small that a second thread only waits
 REFERENCE = Path(__file__).parent / "fixtures" / "reference"

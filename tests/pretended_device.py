@@ -27,12 +27,12 @@ import run_finetuning
 import run_pruning
 import run_rewinding
 import run_sparsification
-from models.bert import load_model
+from models.checkpoint import load_model
 from models.losses import distance_to, task_loss
 from models.scores import mask_gradients
 from utils import processes
-from utils.batches import load_tokenizer
 from utils.cache import load_examples
+from utils.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parent.parent
 aten = torch.ops.aten
@@ -237,6 +237,21 @@ def compare_windows() -> dict:
     )
 
 
+def drop_attention() -> float:
+    """How far the logits are from those without heads when the device drops all of the first layer's attention."""
+    model = load_model("teacher", ("not_entailment", "entailment")).to("gpu:0").train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    rows = load_examples("rte", "datasets", "dev", load_tokenizer("teacher"), 40).to("gpu:0")
+    inputs = rows.batch(torch.arange(9)).inputs
+    heads, neurons = torch.ones(2, 4, device="gpu:0"), torch.ones(2, 32, device="gpu:0")
+    heads[0] = 0
+    expected = model(*inputs, heads, neurons)
+    model.layers[0].attention["self"].dropout.p = 1.0
+    return (model(*inputs) - expected).abs().max().item()
+
+
 def compare(fewer: Callable[[], Any], more: Callable[[], Any], extra: int) -> dict:
     """The waits of both, and the launches that each of so many more updates or batches has cost."""
     launches, waited = [], []
@@ -254,4 +269,6 @@ if __name__ == "__main__":
     found = compare_stages()
     with Watch():
         found["windows"] = compare_windows()
+    with Watch():
+        found["attention_dropped"] = drop_attention()
     Path(sys.argv[1]).write_text(json.dumps(found))

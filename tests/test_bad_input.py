@@ -234,6 +234,15 @@ FLAGS = [
     (["--task_name", "imdb"], r"--task_name: invalid choice: 'imdb'"),
     (["--model_type", "mlm"], r"--model_type: invalid choice"),
     (["--lr_scheduler_type", "sawtooth"], r"--lr_scheduler_type: invalid choice"),
+    (
+        ["--lr_scheduler_type", "polynomial", "--learning_rate", "0"],
+        r"--learning_rate: found 0\.0, expected more than the 1e-07 at which --lr_scheduler_type polynomial ends",
+    ),
+    (["--lr_scheduler_type", "polynomial", "--learning_rate", "1e-7"], r"--learning_rate: found 1e-07"),
+    (
+        ["--selection_split", "half", "--max_eval_examples", "1"],
+        r"--selection_split half: found 1 row of dev, expected",
+    ),
     (["--use_fp16", "--use_bf16"], r"not allowed with argument"),
     (
         ["--lr_scheduler_type", "polynomial", "--learning_rate", "0"],

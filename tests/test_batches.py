@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import sentence
+from transformers import AutoTokenizer
 
-from utils.batches import load_tokenizer, tokenise
-from utils.errors import InputError
+from utils.batches import tokenise
 from utils.glue import Split
 
 
@@ -18,15 +18,21 @@ def random_split(rows: int, pairs: bool = True, longest: int = 12) -> Split:
     return Split(texts[0], texts[1] if pairs else None, [rng.randint(0, 1) for _ in range(rows)])
 
 
+@pytest.fixture
+def reference(bert_folder):
+    """The same tokenizer as the transformers library reads it."""
+    return AutoTokenizer.from_pretrained(bert_folder)
+
+
 def rows_of(examples) -> list[list[int]]:
     return [row.tolist() for row in examples.tokens.tensor_split(examples.offsets[1:])]
 
 
 @pytest.mark.parametrize("pairs", [True, False])
-def test_tokens_types_and_masks_equal_the_tokenizers_own(tokenizer, pairs):
+def test_tokens_types_and_masks_equal_the_librarys(tokenizer, reference, pairs):
     split = random_split(23, pairs)
     batch = tokenise(split, tokenizer, 40).batch(torch.arange(23))
-    expected = tokenizer(split.first, split.second, padding=True, return_tensors="pt")
+    expected = reference(split.first, split.second, padding=True, return_tensors="pt")
     assert torch.equal(batch.input_ids.long(), expected["input_ids"])
     assert torch.equal(batch.token_type_ids.long(), expected["token_type_ids"])
     assert torch.equal(batch.attention_mask.long(), expected["attention_mask"])
@@ -41,12 +47,12 @@ def pop_the_longer(first: list, second: list, room: int) -> tuple[list, list]:
 
 
 @pytest.mark.parametrize("max_length", [4, 5, 8, 11, 12, 20])
-def test_long_pairs_are_cut_as_in_the_papers_code(tokenizer, max_length):
+def test_long_pairs_are_cut_as_in_the_papers_code(tokenizer, reference, max_length):
     split = random_split(60)
     for row, first, second in zip(
         rows_of(tokenise(split, tokenizer, max_length)), split.first, split.second, strict=True
     ):
-        texts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (first, second)]
+        texts = [reference(text, add_special_tokens=False)["input_ids"] for text in (first, second)]
         a, b = pop_the_longer(*texts, max_length - 3)
         assert row == [tokenizer.cls_token_id, *a, tokenizer.sep_token_id, *b, tokenizer.sep_token_id]
 
@@ -57,10 +63,10 @@ def test_long_single_sentences_are_cut(tokenizer):
     assert all(row[-1] == tokenizer.sep_token_id for row in rows)
 
 
-def test_an_empty_second_sentence_makes_a_single_one(tokenizer):
+def test_an_empty_second_sentence_makes_a_single_one(tokenizer, reference):
     examples = tokenise(Split(["w1 w2", "w3"], ["", "w4"], [0, 1]), tokenizer, 20)
     cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
-    w = [tokenizer.convert_tokens_to_ids(f"w{i}") for i in range(5)]
+    w = [reference.convert_tokens_to_ids(f"w{i}") for i in range(5)]
     assert rows_of(examples) == [[cls, w[1], w[2], sep], [cls, w[3], sep, w[4], sep]]
     assert examples.batch(torch.arange(2)).token_type_ids.tolist() == [[0, 0, 0, 0, 0], [0, 0, 0, 1, 1]]
 
@@ -101,12 +107,6 @@ def test_labels_are_class_ids_or_scores(tokenizer):
     split = Split(["w1"], None, [2.5])
     assert tokenise(split, tokenizer, 9, regression=True).batch(torch.tensor([0])).labels.tolist() == [2.5]
     assert tokenise(split._replace(labels=[1]), tokenizer, 9).labels.dtype == torch.long
-
-
-def test_a_folder_without_vocabulary_is_named(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(InputError, match="neither vocab.txt nor tokenizer.json"):
-        load_tokenizer(str(tmp_path))
 
 
 @pytest.mark.parametrize("regression", [False, True])

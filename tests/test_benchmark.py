@@ -6,12 +6,12 @@ import pytest
 import torch
 from conftest import write_task
 
-from models.bert import load_model
+from models.checkpoint import load_model
 from models.losses import task_loss
 from models.scores import WINDOW, mask_gradients
 from scripts import benchmark
-from utils.batches import load_tokenizer
 from utils.cache import load_examples
+from utils.tokenizer import load_tokenizer
 
 
 @pytest.fixture

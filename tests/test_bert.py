@@ -1,22 +1,16 @@
-"""The prunable BERT against Hugging Face's, its masks, and every layout of checkpoint."""
-
-import json
-import logging
+"""The prunable BERT against Hugging Face's, and its masks."""
 
 import pytest
 import torch
 from conftest import random_batch, small_config
-from safetensors.torch import load_file, save_file
 from transformers import BertModel
 
-from models.bert import PrunableBert, load_model
+from models.bert import PrunableBert
 from models.dropout import Dropout
 from models.linear import Linear
 from models.pruning import cut, sort_units
 from models.scores import Units
-from models.units import CheckpointError
 
-LABELS = ("not_entailment", "entailment")
 CONFIGS = [
     {"num_labels": 2},
     {"num_labels": 1, "num_hidden_layers": 1, "hidden_act": "relu"},
@@ -158,52 +152,6 @@ def test_dropout_comes_from_the_configuration():
     assert model.bert.embeddings.dropout.p == 0.3
 
 
-def old_layout(state: dict) -> dict:
-    """bert-base-uncased's own: gamma and beta, a pooler, a masked-language-model head."""
-    renamed = {key.replace("LayerNorm.weight", "LayerNorm.gamma"): value for key, value in state.items()}
-    renamed = {"bert." + key.replace("LayerNorm.bias", "LayerNorm.beta"): value for key, value in renamed.items()}
-    head = {
-        "cls.predictions.bias": torch.zeros(45),
-        "cls.predictions.transform.dense.weight": torch.zeros(32, 32),
-        "cls.predictions.transform.LayerNorm.gamma": torch.zeros(32),
-        "cls.predictions.transform.LayerNorm.beta": torch.zeros(32),
-        "cls.predictions.decoder.weight": torch.zeros(45, 32),
-        "cls.seq_relationship.weight": torch.zeros(2, 32),
-    }
-    return {**renamed, **head}
-
-
-@pytest.mark.parametrize("layout", ["plain", "prefixed", "old"])
-def test_every_encoder_weight_of_any_bert_layout_is_loaded(bert_folder, layout, caplog):
-    weights = bert_folder / "model.safetensors"
-    state = load_file(weights)
-    if layout == "prefixed":
-        save_file({f"bert.{key}": value for key, value in state.items()}, weights, metadata={"format": "pt"})
-    if layout == "old":
-        save_file(old_layout(state), weights, metadata={"format": "pt"})
-    with caplog.at_level(logging.INFO, logger="stark"):
-        model = load_model(str(bert_folder), LABELS, fine_tuned=False)
-    for key, value in model.bert.state_dict().items():
-        assert torch.equal(value, state[key]), key
-    [line] = caplog.messages
-    assert "new: cls.0.bias, cls.0.weight, cls.3.bias, cls.3.weight" in line
-    assert "pooler" in line or "cls.predictions" in line
-
-
-def test_half_precision_weights_are_read_as_float32(bert_folder):
-    state = load_file(bert_folder / "model.safetensors")
-    save_file({key: value.half() for key, value in state.items()}, bert_folder / "model.safetensors", {"format": "pt"})
-    assert load_model(str(bert_folder), LABELS, fine_tuned=False).dtype == torch.float32
-
-
-def test_missing_encoder_weights_are_an_error(bert_folder):
-    state = load_file(bert_folder / "model.safetensors")
-    del state["encoder.layer.1.output.dense.weight"]
-    save_file(state, bert_folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"1 encoder weights .*layer\.1\.output\.dense\.weight"):
-        load_model(str(bert_folder), LABELS, fine_tuned=False)
-
-
 def test_a_cut_model_loads_in_one_line(tmp_path):
     torch.manual_seed(0)
     model = PrunableBert(small_config()).eval()
@@ -214,62 +162,3 @@ def test_a_cut_model_loads_in_one_line(tmp_path):
     batch = random_batch(model.config)
     assert torch.equal(again(*batch), student(*batch))
     assert again.num_parameters() == student.num_parameters() < model.num_parameters()
-
-
-def test_a_model_without_classifier_is_refused_as_a_teacher(bert_folder):
-    with pytest.raises(CheckpointError, match="no classifier for 2 classes .*run_finetuning.py first"):
-        load_model(str(bert_folder), LABELS)
-
-
-def test_a_classifier_of_another_size_is_refused(teacher_folder):
-    with pytest.raises(CheckpointError, match="no classifier for 3 classes"):
-        load_model(str(teacher_folder), ("contradiction", "neutral", "entailment"))
-
-
-def test_labels_in_another_order_are_mapped_by_name(teacher_folder):
-    batch = random_batch(small_config())
-    plain = load_model(str(teacher_folder), LABELS).eval()(*batch)
-    config = json.loads((teacher_folder / "config.json").read_text())
-    config["id2label"] = {"0": "entailment", "1": "not_entailment"}
-    (teacher_folder / "config.json").write_text(json.dumps(config))
-    swapped = load_model(str(teacher_folder), LABELS).eval()
-    torch.testing.assert_close(swapped(*batch), plain.flip(-1))
-    assert swapped.config.id2label == {0: "not_entailment", 1: "entailment"}
-    # written in another order, but numbered as before
-    config["id2label"] = {"1": "entailment", "0": "not_entailment"}
-    (teacher_folder / "config.json").write_text(json.dumps(config))
-    torch.testing.assert_close(load_model(str(teacher_folder), LABELS).eval()(*batch), plain)
-
-
-def test_a_classifier_for_other_labels_is_refused(teacher_folder):
-    with pytest.raises(CheckpointError, match="a classifier for not_entailment, entailment; this task has negative"):
-        load_model(str(teacher_folder), ("negative", "positive"))
-
-
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [
-        ("no-such-model-anywhere", "no hub: --model_path takes a folder"),
-        ("outputs/finetune/ft_rte/ckpt", "no such folder"),
-        ("tests/nothing", "no such folder"),
-        ("tests", "no config.json"),
-    ],
-)
-def test_a_checkpoint_that_is_not_there(path, message, request):
-    with pytest.raises(CheckpointError, match=message):
-        load_model(path, LABELS)
-
-
-def test_a_damaged_checkpoint_is_one_line(teacher_folder):
-    weights = teacher_folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="teacher: cannot be read: ") as error:
-        load_model(str(teacher_folder), LABELS)
-    assert "\n" not in str(error.value)
-
-
-def test_another_architecture_is_refused(teacher_folder):
-    config = json.loads((teacher_folder / "config.json").read_text())
-    (teacher_folder / "config.json").write_text(json.dumps({**config, "model_type": "roberta"}))
-    with pytest.raises(CheckpointError, match="type roberta, expected bert"):
-        load_model(str(teacher_folder), LABELS)

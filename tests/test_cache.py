@@ -53,7 +53,7 @@ def test_another_length_limit_or_tokenizer_is_another_entry(data, tokenizer, tok
     load(data, tokenizer)
     load(data, tokenizer, max_length=9)
     load(data, tokenizer, max_examples=4)
-    tokenizer.add_tokens(["w1w"])
+    tokenizer.backend_tokenizer.add_tokens(["w1w"])
     load(data, tokenizer)
     assert len(entries(token_cache)) == 4
 

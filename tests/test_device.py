@@ -44,3 +44,7 @@ def test_no_update_and_no_batch_waits_for_the_device(costs, scenario):
 
 def test_losses_between_layers_do_not_launch_a_kernel_for_each_head(costs):
     assert costs["minilm"]["launches"] < 700  # with 48 parts of 12 heads, 6 layers and 3
+
+
+def test_attention_is_dropped_on_a_device_too(costs):
+    assert costs["attention_dropped"] < 1e-5

@@ -9,7 +9,9 @@ import torch
 from conftest import random_batch, refused, small_config, write_vocabulary
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+import run_finetuning
 from models.bert import PrunableBert
+from models.checkpoint import load_model
 from models.pruning import drop_layers
 from scripts import export, inspect_model
 
@@ -120,17 +122,62 @@ def test_an_export_is_replaced_and_other_files_are_not(capsys):
     assert "there is no folder no to make it in" in refused(export, capsys, *flags, "no/to")
 
 
+@pytest.mark.parametrize("name", ["metrics.json", "args.json"])
+def test_a_folder_with_what_only_training_writes_is_no_export(capsys, name):
+    write_model(Path("ckpt"), **RTE)
+    flags = ["--model_path", "ckpt", "--format", "huggingface", "--output_dir", "to"]
+    export.main(flags)
+    Path("to", name).write_text("{}")
+    capsys.readouterr()
+    assert "to: holds files that no export wrote" in refused(export, capsys, *flags)
+
+
+def test_an_export_as_earlier_ones_were_is_replaced():
+    write_model(Path("ckpt"), **RTE)
+    flags = ["--model_path", "ckpt", "--format", "huggingface", "--output_dir", "to"]
+    export.main(flags)
+    source = json.loads(Path("to/export.json").read_text())["export_source"]
+    config = json.loads(Path("to/config.json").read_text())
+    assert "export_source" not in config  # it would go on to what is trained from it
+    Path("to/export.json").unlink()
+    Path("to/config.json").write_text(json.dumps({**config, "export_source": source}))
+    export.main(flags)
+    assert json.loads(Path("to/export.json").read_text())["export_source"] == source
+
+
+def test_a_checkpoint_trained_from_an_export_is_not_replaced(workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    export.main(["--model_path", "teacher", "--format", "huggingface"])
+    edit = json.loads(Path("huggingface/config.json").read_text())
+    Path("huggingface/config.json").write_text(json.dumps({**edit, "export_source": "0123"}))  # as earlier ones have
+    flags = ["--num_train_epochs", "1", "--max_length", "40", "--use_cpu"]
+    run_finetuning.main([*flags, "--model_path", "huggingface"])
+    trained = "outputs/finetune/ft_rte/ckpt"
+    capsys.readouterr()
+    line = refused(export, capsys, "--model_path", "teacher", "--format", "huggingface", "--output_dir", trained)
+    assert f"{trained}: holds files that no export wrote" in line
+
+
+def test_an_export_is_a_teacher_with_the_same_logits():
+    model = write_model(Path("ckpt"), **RTE)
+    export.main(["--model_path", "ckpt", "--format", "huggingface"])
+    batch, labels = random_batch(model.config), ("entailment", "not_entailment")
+    with torch.inference_mode():
+        again = load_model("huggingface", labels).eval()(*batch)
+    torch.testing.assert_close(again, model(*batch).flip(-1), atol=1e-6, rtol=1e-5)
+
+
 def test_checkpoints_that_cannot_be_exported_are_refused(capsys, bert_folder, monkeypatch):
     flags = ["--format", "onnx", "--model_path"]
     assert "no: no folder with a config.json" in refused(export, capsys, *flags, "no")
     assert "no classifier for 2 classes" in refused(export, capsys, *flags, str(bert_folder))
     write_model(Path("ckpt"), **RTE)
     config = json.loads(Path("ckpt/config.json").read_text())
-    for wrong in ({"1": "a", "0": "b"}, {}, ["a", "b"]):
+    for wrong in ({"0": "a", "2": "b"}, {}, ["a", "b"], {"0": 0, "1": 1}, None):
         Path("ckpt/config.json").write_text(json.dumps({**config, "id2label": wrong}))
         assert "ckpt: id2label of config.json" in refused(export, capsys, *flags, "ckpt")
     Path("ckpt/config.json").write_text("[]")
-    assert "ckpt: config.json holds no object" in refused(export, capsys, *flags, "ckpt")
+    assert "ckpt: cannot be read: config.json: found []" in refused(export, capsys, *flags, "ckpt")
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # what Python does for a package that is not there
     line = refused(export, capsys, *flags, "ckpt")
     assert line == "error: --format onnx: onnxscript is missing: pip install onnx onnxscript onnxruntime"

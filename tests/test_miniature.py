@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from models.bert import load_model
+from models.checkpoint import load_model
 from scripts.make_miniature import main
-from utils.batches import load_tokenizer
 from utils.glue import TASKS, read_split
+from utils.tokenizer import load_tokenizer
 
 SIZES = {"train": 600, "dev": 150, "test": 40}
 
@@ -71,7 +71,8 @@ def test_the_vocabulary_has_every_word_of_the_task(miniature):
     for split in SIZES:
         rows = read_split("rte", str(miniature / "datasets"), split)
         texts += rows.first + rows.second
-    tokens = {token for row in tokenizer(texts, add_special_tokens=False)["input_ids"] for token in row}
+    rows = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+    tokens = {token for row in rows for token in row.ids}
     assert tokens
-    assert tokenizer.unk_token_id not in tokens
+    assert tokenizer.get_vocab()["[UNK]"] not in tokens
     assert max(tokens) < load_model(str(miniature / "bert"), TASKS["rte"].labels, fine_tuned=False).config.vocab_size

@@ -14,12 +14,14 @@ import run_pruning
 import run_rewinding
 import run_sparsification
 from models.bert import PrunableBert
+from models.dropout import Dropout
 from models.losses import distance_to, task_loss
 from models.scores import mask_gradients
-from utils.batches import load_tokenizer, tokenise
+from utils.batches import tokenise
 from utils.cache import load_examples
 from utils.evaluation import predict
 from utils.glue import Split
+from utils.tokenizer import load_tokenizer
 
 TAB = "\t"
 QUICK = ["--num_train_epochs", "1", "--log_interval", "4", "--use_cpu"]
@@ -67,6 +69,12 @@ def test_students_of_all_sparsities_are_compiled_and_learn_the_same(workplace, c
     for sparsity, row in eager.items():
         for ours, other in zip(compiled[sparsity]["history"], row["history"], strict=True):
             assert ours == pytest.approx(other, abs=1e-4)
+
+
+def test_compiled_dropout_is_one_graph():
+    torch.manual_seed(0)
+    dropout = torch.compile(Dropout(0.1).train(), backend="eager", fullgraph=True)
+    assert (dropout(torch.ones(501, 999)) == 0).float().mean().item() == pytest.approx(0.1, abs=2e-3)
 
 
 def test_a_compiled_model_is_scored_for_several_losses(tokenizer):

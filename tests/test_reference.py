@@ -12,9 +12,10 @@ import run_pruning
 import run_sparsification
 from models.bert import PrunableBert
 from models.pruning import cut
-from utils.batches import load_tokenizer, tokenise
+from utils.batches import tokenise
 from utils.evaluation import predict
 from utils.glue import read_split
+from utils.tokenizer import load_tokenizer
 
 EXPECTED = load_file(REFERENCE / "expected.safetensors")
 EXPECTED_JSON = json.loads((REFERENCE / "expected.json").read_text())

@@ -1,54 +1,79 @@
-"""The grid of a sweep, and a sweep that is killed half way and started again."""
+"""The grid of a sweep, what it makes of a cell by what is on the disk, and sweeps that are killed and started again."""
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
-from conftest import write_task
+import torch
+from conftest import refused, write_task
 
 from scripts import sweep
+from scripts.sweep_grid import Cell
+from scripts.sweep_jobs import run_stage
+from utils.errors import InputError
+from utils.files import lock, read_json, write_json
+from utils.folder import RunFolder
 
-ROOT = Path(__file__).parent.parent
-FLAGS = [
-    "--model_path",
-    "bert",
-    "--task_name",
-    "rte",
-    "stsb",
-    "--student_layer",
-    "2",
-    "--teacher_sparsity",
-    "0",
-    "50",
-    "--poll_seconds",
-    "0.2",
-    "--jobs",
-    "2",
-]
-TRAINING = ["--train_flags=--num_train_epochs 1 --learning_rate 1e-3", "--flags=--use_cpu"]
+GRID = ["--model_path", "bert", "--student_layer", "2", "--teacher_sparsity", "0", "50", "--poll_seconds", "0.1"]
+TRAINING = "--num_train_epochs 1 --learning_rate 1e-3"
+FLAGS = [*GRID, f"--train_flags={TRAINING}", "--flags=--use_cpu"]
+
+
+@pytest.fixture
+def tasks(tmp_path, monkeypatch, bert_folder) -> Path:
+    """The current folder, with RTE and STS-B in datasets/ and an encoder in bert/."""
+    for task in ("rte", "stsb"):
+        write_task(tmp_path / "datasets", task)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def cells_of(*flags: str) -> list[Cell]:
+    return sweep.grid(sweep.parse_args([*FLAGS, *flags]))
+
+
+def make(cell: Cell, *flags: str) -> None:
+    sweep.SCRIPTS[cell.stage].main([*cell.flags, *flags])
+
+
+def states(cells: list[Cell]) -> list[str]:
+    """What a sweep makes of these cells before it submits any."""
+    for cell in cells:
+        sweep.update(cell)
+    return [cell.state for cell in cells]
+
+
+def swept(*flags: str) -> int:
+    """The exit status of a whole sweep."""
+    try:
+        sweep.main([*FLAGS, *flags])
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+def forked(target, *args) -> multiprocessing.Process:
+    process = multiprocessing.get_context("fork").Process(target=target, args=args)
+    process.start()
+    return process
+
+
+def wait_until(true) -> None:
+    for _ in range(6000):
+        if true():
+            return
+        time.sleep(0.01)
+    raise AssertionError("never came")
 
 
 def test_a_grid_shares_teachers_and_orders_cells_by_need():
-    flags = [
-        "--task_name",
-        "rte",
-        "mrpc",
-        "--student_layer",
-        "4",
-        "--student_sparsity",
-        "70",
-        "--lam",
-        "0",
-        "1",
-        "--seed",
-        "1",
-        "2",
-    ]
+    flags = ["--task_name", "rte", "mrpc", "--student_layer", "4", "--student_sparsity", "70", "--lam", "0", "1"]
+    flags += ["--seed", "1", "2"]
     cells = sweep.grid(sweep.parse_args(flags))
     count = {stage: sum(cell.stage == stage for cell in cells) for stage in sweep.SCRIPTS}
     assert count == {"finetune": 4, "prune": 4, "distil": 8, "stark": 16, "rewind": 16}
@@ -63,60 +88,291 @@ def test_a_grid_shares_teachers_and_orders_cells_by_need():
     assert str(cells[-1].folder) == "outputs/seed_2/rewind/parameter_pruned/kd_70_mrpc_1.0"
 
 
-def start(folder: Path, *flags: str) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "scripts" / "sweep.py"), *FLAGS, *TRAINING, *flags]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+def test_cells_look_where_the_stages_write(tasks):
+    cells = cells_of("--student_sparsity", "70", "--score", "knowledgeable", "magnitude", "--lam", "1")
+    for cell in cells:
+        make(cell)
+        assert all((cell.folder / name / "metrics.json").is_file() for name in cell.names)
+    assert set(states(cells)) == {"done"}
+
+
+def test_a_cell_is_done_when_all_its_checkpoints_are_whatever_lies_beside_them(tasks):
+    *before, rewind = cells_of()
+    for cell in before:
+        make(cell)
+    make(rewind, "--teacher_sparsity", "50")
+    assert states(cells_of()) == ["done", "done", "done", "waiting"]
+    assert states(cells_of("--spread")) == ["done", "done", "done", "waiting", "done"]
+    make(rewind)
+    for cell in before:
+        (cell.folder / "metrics.json").unlink()
+    assert states(cells_of()) == ["done"] * 4
+    # a stopped run with --overwrite has begun to make it anew
+    teacher = before[0]
+    RunFolder(teacher.folder).overwrite(teacher.names, teacher.settings)
+    assert states(cells_of()) == ["waiting"] * 4
+
+
+def test_a_diverged_cell_is_failed_in_the_first_sweep_and_in_the_next(tasks, capsys):
+    flags = [f"--train_flags={TRAINING} --learning_rate 1e38 --max_grad_norm 0 --warmup_proportion 1 --log_interval 1"]
+    with pytest.raises(SystemExit):
+        make(cells_of(*flags)[0])
+    for _ in range(2):
+        capsys.readouterr()
+        assert swept(*flags) == 1
+        captured = capsys.readouterr()
+        [line] = captured.err.splitlines()
+        assert line.startswith("failed: outputs/seed_776/finetune/ft_rte: ")
+        assert "nan" in line or "not numbers" in line
+        assert [row.split()[-1] for row in captured.out.splitlines()[-5:]] == ["0", "0", "1", "1", "1"]
+
+
+def test_of_a_spread_rewind_only_the_diverged_part_is_failed(tasks, capsys):
+    for cell in cells_of():
+        make(cell)
+    path = cell.folder / "ckpt_50" / "metrics.json"
+    write_json(path, {**read_json(path), "diverged": "the loss of update 3 is nan"})
+    assert swept() == 1
+    assert f"failed: {cell.folder}: ckpt_50: the loss of update 3 is nan" in capsys.readouterr().err
+    spread = cells_of("--spread")
+    assert states(spread)[-2:] == ["done", "failed"]
+    make(spread[-2])  # exit status 0
+
+
+def test_a_cell_made_with_other_arguments_is_refused_and_the_others_go_on(tasks, capsys):
+    for cell in cells_of("--task_name", "rte", "stsb"):
+        make(cell)
+    teacher = cells_of("--train_flags=--num_train_epochs 2")[0]
+    assert states([teacher]) == ["refused"]
+    make(teacher, "--overwrite")
+    capsys.readouterr()
+    assert swept("--task_name", "rte", "stsb") == 2
+    captured = capsys.readouterr()
+    assert captured.err == (
+        "refused: outputs/seed_776/finetune/ft_rte: made with other arguments: --learning_rate 3e-05, now 0.001; "
+        "--num_train_epochs 2, now 1; move it away, or --flags=--overwrite\n"
     )
+    counts = [row.split()[1:] for row in captured.out.splitlines()[-5:]]  # done ... refused, left out
+    assert [(row[0], row[-2], row[-1]) for row in counts] == [("1", "1", "0"), ("0", "0", "0"), *[("1", "0", "1")] * 3]
+    # --overwrite makes anew what was made with other arguments, and that alone
+    both = cells_of("--flags=--use_cpu --overwrite", "--task_name", "rte", "stsb")
+    assert states(both) == ["waiting"] * 4 + ["done"] * 4
 
 
-def finished(folder: Path) -> dict[str, int]:
-    """When what was made: every run's metrics.json."""
-    return {
-        str(path): path.stat().st_mtime_ns
-        for path in folder.rglob("seed_*/*/**/metrics.json")
-        if "ckpt" not in str(path)
-    }
+def test_training_begun_with_other_arguments_is_refused_too(tasks):
+    [teacher, *_] = cells_of()
+    process = forked(make, teacher, "--num_train_epochs", "500", "--num_patience_epochs", "0", "--save_interval", "1")
+    wait_until((teacher.folder / ".ckpt.state").exists)
+    assert states(cells_of()) == ["elsewhere"] + ["waiting"] * 3
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert states(cells_of()) == ["refused"] + ["left out"] * 3
 
 
-def test_a_killed_sweep_makes_what_is_missing_and_names_what_failed(tmp_path, bert_folder):
-    for task in ("rte", "stsb"):
-        write_task(tmp_path / "datasets", task)
-    (tmp_path / "datasets" / "stsb" / "dev.tsv").write_text("")
-    first = start(tmp_path)
-    for _ in range(3000):
-        if any("distil" in name for name in finished(tmp_path)):
-            break
-        time.sleep(0.1)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    before = finished(tmp_path)
-    assert 2 <= len(before) < 7
+def test_a_cell_whose_data_is_missing_fails_with_a_line(tasks, capsys):
+    for cell in cells_of():
+        make(cell)
+    capsys.readouterr()
+    assert swept("--task_name", "mrpc", "rte") == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("failed: outputs/seed_776/finetune/ft_mrpc: datasets/mrpc: no such folder")
 
-    again = start(tmp_path)
-    output, errors = again.communicate()
-    assert again.returncode == 1
-    [line] = [line for line in errors.splitlines() if line.startswith("failed: ")]
-    assert "outputs/seed_776/finetune/ft_stsb, see " in line
-    assert "dev.tsv: no rows" in Path(tmp_path, line.split("see ")[1]).read_text()
-    left_out = [row.split()[-1] for row in output.splitlines()[-5:]]
-    assert left_out == ["0", "0", "1", "1", "1"]
+
+def holding(path: Path, ready) -> None:
+    lock(path)
+    ready.set()
+    time.sleep(60)
+
+
+def test_a_job_that_another_process_kept_out_is_judged_by_what_that_one_left(tasks):
+    [teacher, *_] = cells_of()
+    teacher.folder.mkdir(parents=True)
+    ready = multiprocessing.get_context("fork").Event()
+    holder = forked(holding, teacher.folder / ".ckpt.lock", ready)
+    ready.wait()
+    with pytest.raises(InputError) as refusal:
+        lock(teacher.folder / ".ckpt.lock")
+    jobs = sweep.Jobs(sweep.parse_args(FLAGS))
+    command = ["sh", "-c", 'echo "$0" >&2; exit 2', f"error: {refusal.value}"]
+    job = jobs.submit(command, "")
+    job.wait()
+
+    def judged(cell: Cell) -> str:
+        cell.job, cell.state = job, "running"
+        return states([cell])[0]
+
+    assert judged(teacher) == "elsewhere"
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    # it died: the cell is tried again, once
+    assert (judged(teacher), judged(teacher)) == ("waiting", "failed")
+    assert teacher.why == f", see {job.paths.stderr}"
+    [teacher, *_] = cells_of()
+    make(teacher)
+    assert judged(teacher) == "done"
+    assert teacher.why == f": finished, but its job left with an error, see {job.paths.stderr}"
+
+
+def test_a_killed_sweep_makes_what_is_missing_and_names_what_failed(tasks, capsys):
+    *before, rewind = cells_of()
+    for cell in before:
+        make(cell)
+    Path("datasets/stsb/dev.tsv").write_text("")
+    first = forked(swept)
+    wait_until((rewind.folder / ".ckpt_0.lock").exists)
+    os.kill(first.pid, signal.SIGKILL)
+    first.join()
+
+    times = {cell.title: (cell.folder / "ckpt" / "metrics.json").stat().st_mtime_ns for cell in before}
+    capsys.readouterr()
+    assert swept("--task_name", "rte", "stsb", "--jobs", "2") == 1
+    captured = capsys.readouterr()
+    [line] = captured.err.splitlines()
+    assert line.startswith("failed: outputs/seed_776/finetune/ft_stsb, see ")
+    assert "dev.tsv: no rows" in Path(line.split("see ")[1]).read_text()
+    assert [row.split()[-1] for row in captured.out.splitlines()[-5:]] == ["0", "0", "1", "1", "1"]
     # the other task is complete, and nothing of it was made twice
-    after = finished(tmp_path)
-    assert {name: after[name] for name in before} == before
-    metrics = json.loads((tmp_path / "outputs/seed_776/rewind/layer_dropped/kd_2_rte_0.5/metrics.json").read_text())
-    assert list(metrics["sparsity"]) == ["0", "50"]
-
-    refused = start(tmp_path, "--train_flags=--num_train_epochs 2")
-    _, errors = refused.communicate()
-    assert refused.returncode == 2
-    assert "made with other arguments: --learning_rate 0.001, now 3e-05; --num_train_epochs 1, now 2" in errors
+    assert list(json.loads((rewind.folder / "metrics.json").read_text())["sparsity"]) == ["0", "50"]
+    assert {cell.title: (cell.folder / "ckpt" / "metrics.json").stat().st_mtime_ns for cell in before} == times
+    assert (rewind.folder / "log.txt").read_text().count("writing to") == 1
 
 
-@pytest.mark.parametrize("flags", [["--lam", "2"], ["--jobs", "0"], ["--executor", "cloud"], ["--seed", "one"]])
-def test_flags_out_of_range_are_refused(capsys, flags):
-    with pytest.raises(SystemExit) as stop:
-        sweep.main(flags)
-    assert stop.value.code == 2
-    assert flags[0] in capsys.readouterr().err
+def in_a_session(*flags: str) -> None:
+    os.setsid()  # a terminal's Ctrl-C reaches all of it
+    sweep.main([*FLAGS, *flags])
+
+
+def processes_of(folder: Path) -> list[int]:
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if str(folder / "outputs") in " ".join(process.info["cmdline"] or [])
+    ]
+
+
+@pytest.mark.parametrize(("number", "send"), [(signal.SIGINT, os.killpg), (signal.SIGTERM, os.kill)])
+def test_a_stopped_sweep_stops_its_jobs_and_says_what_goes_on(tasks, capfd, number, send):
+    endless = "--train_flags=--num_train_epochs 10000 --num_patience_epochs 0"
+    process = forked(in_a_session, endless, "--output_dir", str(tasks / "outputs"))
+    logs = tasks / "outputs" / "jobs"
+    wait_until(lambda: any("run_finetuning" in path.read_text() for path in logs.glob("*_log.out")))
+    send(process.pid, number)
+    process.join()
+    assert process.exitcode == 128 + number
+    wait_until(lambda: not processes_of(tasks))
+    assert capfd.readouterr().err == "stopped; the same command goes on\n"
+
+
+def logged(job) -> str:
+    job.wait()
+    return job.paths.stdout.read_text()
+
+
+def test_a_stopped_job_waits_until_its_stage_has_saved(tasks):
+    jobs = sweep.Jobs(sweep.parse_args(FLAGS))
+    job = jobs.submit(["sh", "-c", "trap 'sleep 2; echo saved; exit 1' TERM; echo began $$; sleep 60 & wait"], "")
+    wait_until(lambda: job.paths.stdout.is_file() and "\nbegan" in job.paths.stdout.read_text())
+    pid = int(job.paths.stdout.read_text().split("\nbegan")[1].split()[0])
+    assert os.getsid(pid) == pid  # where a terminal's Ctrl-C does not reach it beside this stop
+    jobs.stop(job)
+    assert logged(job).count("\nsaved") == 1
+
+
+SHOW = ["sh", "-c", "echo cards $CUDA_VISIBLE_DEVICES threads $OMP_NUM_THREADS"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "count", "flags", "given"),
+    [
+        ("7,2", 2, [], ["7", "2", "7"]),
+        ("GPU-5f,MIG-a0", 2, [], ["GPU-5f", "MIG-a0", "GPU-5f"]),
+        ("3", 1, [], ["3", "3", "3"]),
+        ("4,5,-1,6", 2, ["--gpus_per_job", "2"], ["4,5", "4,5", "4,5"]),
+        (None, 2, [], ["0", "1", "0"]),
+        (None, 3, ["--gpus_per_job", "2"], ["0,1", "2,0", "1,2"]),
+        (None, 2, ["--gpus_per_job", "0"], ["", "", ""]),
+        (None, 0, [], ["", "", ""]),
+    ],
+)
+def test_each_local_job_gets_cards_of_the_parents_list(tasks, monkeypatch, listed, count, flags, given):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if listed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    assert sweep.Jobs(sweep.parse_args([*FLAGS, "--jobs", "3", *flags])).free == given
+
+
+def test_a_sweep_on_two_cards_runs_to_its_end(tasks, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    *before, _, _ = cells_of("--spread")
+    for cell in before:
+        make(cell)
+    assert swept("--spread", "--jobs", "2") == 0
+    logs = [path.read_text() for path in Path("outputs/jobs").glob("*_log.out")]
+    cards = {log.split("CUDA_VISIBLE_DEVICES=")[1].split()[0] for log in logs}
+    assert (len(logs), cards) == (2, {"5", "3"})
+
+
+def test_cards_that_are_not_there_are_refused(tasks, monkeypatch, capsys):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert "--gpus_per_job 1: found no GPU" in refused(sweep, capsys, *FLAGS, "--gpus_per_job", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert "--gpus_per_job 3: found 2 GPUs" in refused(sweep, capsys, *FLAGS, "--gpus_per_job", "3")
+    monkeypatch.setenv("PATH", "")
+    assert "--executor slurm: found no srun" in refused(sweep, capsys, *FLAGS, "--executor", "slurm")
+
+
+def test_local_jobs_share_the_processors_that_this_process_may_use(tasks, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    jobs = sweep.Jobs(sweep.parse_args([*FLAGS, "--jobs", "2"]))
+    assert "OMP_NUM_THREADS" not in os.environ
+    first = jobs.submit(SHOW, "2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    second = jobs.submit(SHOW, "GPU-1")
+    assert "cards 2 threads 3\n" in logged(first)
+    assert "cards GPU-1 threads 5\n" in logged(second)
+
+
+def test_on_slurm_the_cluster_says_how_many_processors_unless_told(tasks, monkeypatch, capfd):
+    for name in ("srun", "sbatch"):
+        Path("bin").mkdir(exist_ok=True)
+        Path("bin", name).write_text("#!/bin/sh\necho Submitted batch job 12\n")
+        Path("bin", name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tasks / 'bin'}:{os.environ['PATH']}")
+    for flags, asked in ([], False), (["--cpus_per_job", "3"], True):
+        jobs = sweep.Jobs(sweep.parse_args([*FLAGS, "--executor", "slurm", *flags]))
+        jobs.submit(SHOW, jobs.free[0])
+        [script] = Path("outputs/jobs").glob("*submission.sh")
+        assert ("cpus-per-task=3" in script.read_text()) is asked
+        assert ("cpus-per-task" in script.read_text()) is asked
+    # within the job
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "7")
+    assert run_stage(SHOW, None, None, False) == 0
+    assert "cards 1 threads 7\n" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--lam", "2"], "--lam: found '2'"),
+        (["--jobs", "0"], "--jobs: found '0'"),
+        (["--executor", "cloud"], "--executor: invalid choice"),
+        (["--seed", "one"], "--seed: found 'one'"),
+        (["--flags=--no_such_flag 1"], "unrecognized arguments: --no_such_flag 1"),
+        (["--flags=--num_train_epochs 3"], "unrecognized arguments: --num_train_epochs 3"),
+        (["--train_flags=--lam 0.3"], "unrecognized arguments: --lam 0.3"),
+        (["--train_flags=--selection_metric f1"], "--selection_metric: found 'f1', expected one of acc for rte"),
+        (["--flags=--max_length=1"], "--max_length: found '1'"),
+        (["--flags=--use_cpu --seed 3"], "--flags: found --seed"),
+        (["--train_flags=--output_dir=x"], "--train_flags: found --output_dir"),
+    ],
+)
+def test_flags_out_of_range_are_refused_before_anything_is_submitted(tasks, capsys, flags, line):
+    assert line in refused(sweep, capsys, *FLAGS, *flags)

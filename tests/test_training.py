@@ -1,15 +1,20 @@
 """The loop: updates, accumulation, evaluation, early stopping, cached teachers."""
 
+import contextlib
 import copy
+import itertools
+import math
 import random
 from dataclasses import replace
 
 import pytest
 import torch
 from conftest import sentence, small_config
+from torch import nn
 
 from models.bert import PrunableBert
-from models.losses import task_loss
+from models.losses import learn_from, task_loss
+from utils.arguments import SCHEDULERS
 from utils.batches import tokenise
 from utils.evaluation import evaluate, frozen, predict
 from utils.glue import Split
@@ -66,6 +71,95 @@ def test_the_first_update_is_adamw_with_the_papers_eps(still, tokenizer):
         decay = 1 - 1e-3 * 0.1 if name == "cls.0.weight" else 1.0
         expected = weight * decay - 1e-3 * gradient / (gradient.abs() + 1e-6)
         torch.testing.assert_close(still.get_parameter(name), expected, atol=1e-6, rtol=1e-4)
+
+
+def overflowing(logits, batch):
+    """A loss whose float16 gradients are infinite."""
+    return logits.sum(1) * 1e30
+
+
+def test_updates_that_loss_scaling_skips_change_no_row_seen_or_not(still, tokenizer):
+    examples = make_examples(tokenizer, 8)
+    recipe = QUICK._replace(dtype=torch.float16, weight_decay=0.5, warmup_proportion=0.0, learning_rate=0.1)
+    with seen_rows(still, examples.tokens) as embedding:
+        step = Step(still, task_loss, recipe, 10, embedding.decay)
+        before = embedding.all_rows()
+        step.loss = overflowing
+        step(examples, torch.arange(8))
+        assert torch.equal(embedding.all_rows(), before)
+        step.loss = task_loss
+        step(examples, torch.arange(8))
+        after, learning_rate = embedding.all_rows(), 0.1 * 9 / 10  # the schedule goes on when an update is skipped
+    unseen = [row for row in range(5, 45) if row not in examples.tokens]
+    assert len(unseen) > 5
+    torch.testing.assert_close(after[unseen], before[unseen] * (1 - learning_rate * 0.5))
+
+
+def cosine(turns: float) -> float:
+    return (1 + math.cos(math.pi * turns)) / 2
+
+
+SCHEDULES = {  # the share of the peak at update n of 20, of which 4 are warm-up: share(n - 4 of 16)
+    "linear": lambda n: 1 - n / 16,
+    "cosine": lambda n: cosine(n / 16),
+    "cosine_with_restarts": lambda n: cosine(n / 16),  # with one cycle
+    "polynomial": lambda n: (1 - n / 16) * (1 - 1e-4) + 1e-4,  # down to 1e-7
+    "constant": lambda n: 1.0,
+    "constant_with_warmup": lambda n: 1.0,
+}
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_learning_rates_follow_the_schedule(still, tokenizer, kind):
+    recipe, examples = QUICK._replace(lr_scheduler_type=kind, warmup_proportion=0.2), make_examples(tokenizer, 2)
+    step, found = Step(still, task_loss, recipe, 20), []
+    for _ in range(20):
+        found.append(step.optimizer.param_groups[0]["lr"])
+        step(examples, torch.arange(2))
+    warmup = [1e-3] * 4 if kind == "constant" else [1e-3 * n / 4 for n in range(4)]
+    assert found == pytest.approx([*warmup, *(1e-3 * SCHEDULES[kind](n) for n in range(16))], rel=1e-6)
+
+
+def test_fit_makes_the_updates_of_the_whole_schedule_and_no_others(still, tokenizer):
+    examples, other = make_examples(tokenizer, 20), copy.deepcopy(still)
+    recipe, better = QUICK._replace(warmup_proportion=0.5), itertools.count()
+    result = fit(still, examples, task_loss, recipe, lambda: {"acc": next(better)}, "acc")
+    step, generator = Step(other, task_loss, recipe, 6), torch.Generator().manual_seed(recipe.seed)
+    losses = [step(examples, ids).item() for _ in range(2) for ids in examples.epoch(8, generator)]
+    means = [sum(losses[:3]) / 3, sum(losses[3:]) / 3]
+    assert [entry["loss"] for entry in result.history] == pytest.approx(means, rel=1e-5)
+    for ours, theirs in zip(still.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+def test_gradients_are_clipped_to_the_norm_of_all_of_them(still, tokenizer):
+    examples, limit = make_examples(tokenizer, 8), 1e-4  # so short that AdamW's eps of 1e-6 weighs
+    before = copy.deepcopy(still)
+    batch = examples.batch(torch.arange(8))
+    task_loss(before(*batch.inputs), batch).mean().backward()
+    norm = math.sqrt(sum(float((p.grad**2).sum()) for p in before.parameters() if p.grad is not None))
+    assert norm > 0.1
+    recipe = QUICK._replace(warmup_proportion=0.0, max_grad_norm=limit, weight_decay=0.0)
+    Step(still, task_loss, recipe, 10)(examples, torch.arange(8))
+    for name in ("cls.3.weight", "cls.0.bias"):
+        weight, gradient = before.get_parameter(name), before.get_parameter(name).grad * limit / norm
+        moved = still.get_parameter(name) - weight
+        torch.testing.assert_close(moved, -1e-3 * gradient / (gradient.abs() + 1e-6), atol=1e-6, rtol=1e-2)
+
+
+def test_weights_decay_and_biases_and_layer_norms_do_not(still, tokenizer):
+    before = copy.deepcopy(still)
+    recipe = QUICK._replace(warmup_proportion=0.0, weight_decay=0.5, learning_rate=0.1)
+    Step(still, lambda logits, batch: 0 * logits.sum(1), recipe, 10)(make_examples(tokenizer, 8), torch.arange(8))
+    for name, weight in before.named_parameters():
+        kept = name.endswith("bias") or "LayerNorm" in name
+        torch.testing.assert_close(still.get_parameter(name), weight if kept else weight * (1 - 0.1 * 0.5))
+
+
+def test_an_interval_longer_than_the_run_takes_no_more_memory(model, tokenizer):
+    recipe = QUICK._replace(log_interval=10**15)  # four petabytes, were there a number for each update
+    result = fit(model, make_examples(tokenizer, 24), task_loss, recipe, lambda: {"acc": 0.5}, "acc")
+    assert [entry["update"] for entry in result.history] == [result.updates] == [6]
 
 
 def test_fit_learns_and_keeps_the_best_weights(model, tokenizer):
@@ -144,3 +238,46 @@ def test_a_cached_teacher_says_what_it_says_when_asked_each_time(model, tokenize
     for ids in examples.epoch(5, torch.Generator().manual_seed(0)):
         batch = examples.batch(ids)
         torch.testing.assert_close(cached(batch), asked(batch), atol=1e-5, rtol=1e-5)
+
+
+def test_the_fast_way_and_the_papers_way_have_the_same_losses_on_the_same_batches(still, tokenizer):
+    teacher = PrunableBert(small_config()).eval()
+    losses = []
+    for paper in (False, True):
+        examples = make_examples(tokenizer, 40, **({"pad_to": 40, "group_by_length": False} if paper else {}))
+        student = copy.deepcopy(still)
+        student.compute_plainly(paper)
+        teacher.compute_plainly(paper)
+        teacher_says = frozen(teacher, examples, 8, cached=not paper)
+        with contextlib.nullcontext() if paper else seen_rows(student, examples.tokens) as embedding:
+            step = Step(
+                student, learn_from(teacher_says), QUICK._replace(plain=paper), 50, embedding and embedding.decay
+            )
+            order = torch.Generator().manual_seed(0)
+            losses.append([step(examples, torch.randperm(40, generator=order)[:8]).item() for _ in range(50)])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def dtypes_inside(model, examples, dtype) -> set[torch.dtype]:
+    """Of what the linear layers of an encoder layer give in training and in evaluation."""
+    found = set()
+    for module in model.layers.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda module, inputs, output: found.add(output.dtype))
+    fit(model, examples, task_loss, QUICK._replace(dtype=dtype), lambda: {"acc": 0.5}, "acc")
+    predict(model, examples, 8, dtype)
+    return found
+
+
+def test_half_precision_computes_in_it_and_trains_close_to_float32(still, tokenizer):
+    examples, losses = make_examples(tokenizer, 40), {}
+    for dtype in (None, torch.bfloat16, torch.float16):
+        model = copy.deepcopy(still)
+        result = fit(model, examples, task_loss, QUICK._replace(dtype=dtype), lambda: {"acc": 0.5}, "acc")
+        losses[dtype] = result.history[0]["loss"]
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        assert dtypes_inside(copy.deepcopy(still), examples, dtype) == {dtype or torch.float32}
+    for dtype, digits in ((torch.bfloat16, 8), (torch.float16, 11)):
+        assert losses[dtype] == pytest.approx(losses[None], rel=0.05)
+        error = abs(losses[dtype] - losses[None]) / losses[None]
+        assert 0 < error < 2 ** (3 - digits)  # rounding, no more

@@ -17,8 +17,8 @@ from models.bert import PrunableBert
 from models.features import Features
 from models.losses import learn_from, look_inside
 from utils import processes
-from utils.batches import load_tokenizer
 from utils.evaluation import evaluate, frozen, predict
+from utils.tokenizer import load_tokenizer
 from utils.training import fit
 
 BATCHES = [(8, 1), (4, 2)]  # of one process: examples, and how many batches make an update

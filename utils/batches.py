@@ -9,17 +9,14 @@ import copy
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
-from transformers import PreTrainedTokenizerFast as Tokenizer
 
-from utils.errors import InputError
 from utils.glue import Split
+from utils.tokenizer import Tokenizer
 
 BLOCK = 50  # batches; epochs are shuffled, then sorted by length within blocks of so many
 CHUNK = 20_000  # rows given to the tokenizer at once, so that its objects never fill the memory
@@ -126,31 +123,12 @@ class Examples:
             yield self.batch(ids)
 
 
-def load_tokenizer(path: str, *others: str) -> Tokenizer:
-    """The fast tokenizer saved with a checkpoint, which must have the vocabulary of these other checkpoints.
-
-    Raises:
-        InputError: a folder holds no vocabulary, or another one.
-    """
-    if Path(path).is_dir() and not any(Path(path, name).is_file() for name in ("vocab.txt", "tokenizer.json")):
-        raise InputError(f"{path}: neither vocab.txt nor tokenizer.json in this folder, expected a tokenizer")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no tokenizer: {str(error).strip().splitlines()[0]}") from error
-    for other in set(others) - {path}:
-        ours, theirs = tokenizer.get_vocab(), load_tokenizer(other).get_vocab()
-        if ours != theirs:
-            raise InputError(f"{other}: another vocabulary ({len(theirs)} tokens) than that of {path} ({len(ours)})")
-    return tokenizer
-
-
 def tokenise(split: Split, tokenizer: Tokenizer, max_length: int, regression: bool = False) -> Examples:
     """[CLS] first [SEP], or [CLS] first [SEP] second [SEP], cut to `max_length` tokens as the paper's code does.
 
     Args:
         split: N sentences or pairs; an empty second sentence makes a single one.
-        tokenizer: a fast one.
+        tokenizer: a checkpoint's own.
         max_length: tokens, with the special ones.
         regression: labels are scores, not class ids.
     """

@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from utils.batches import Examples, Tokenizer, tokenise
+from utils.batches import Examples, tokenise
 from utils.glue import TASKS, read_split, split_path
+from utils.tokenizer import Tokenizer
 
 logger = logging.getLogger("stark")
 FORMAT = "2"  # to be raised when the reader or the tokenising changes what it makes of a file

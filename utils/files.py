@@ -126,7 +126,7 @@ def fingerprint(paths: Iterable[Path]) -> str:
 
 def checkpoint_digest(folder: Path) -> str:
     """Of what a checkpoint is read for: configuration, weights, vocabulary; not of how it came about."""
-    names = ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "*.safetensors", "*.bin")
+    names = ("config.json", "vocab.txt", "*token*.json", "*.safetensors", "*.bin")
     kept = [path for name in names for path in folder.glob(name) if path.name != "scores.safetensors"]
     return fingerprint(kept)
 

@@ -3,9 +3,9 @@
 import argparse
 import re
 from pathlib import Path
+from typing import Any
 
 from utils.errors import InputError
-from utils.files import read_json
 
 CHECKPOINT = "ckpt"
 
@@ -59,13 +59,16 @@ def student_source(args: argparse.Namespace) -> tuple[str, str]:
     return f"outputs/prune/ft_{args.task_name}/ckpt", "run_pruning.py"
 
 
-def teacher_sparsities(args: argparse.Namespace) -> list[int]:
+def teacher_sparsities(args: argparse.Namespace, config: dict[str, Any]) -> list[int]:
     """The sparsities of the sparse teacher that --teacher_sparsity asks for, ascending; all without it.
+
+    Args:
+        config: the content of the teacher's config.json.
 
     Raises:
         InputError: the teacher's checkpoint was not sorted by stage 4, or does not know one of them.
     """
-    sparsity_map = read_json(Path(args.teacher_model_path, "config.json")).get("sparsity_map")
+    sparsity_map = config.get("sparsity_map")
     if not sparsity_map or not isinstance(sparsity_map, dict) or not all(key.isdigit() for key in sparsity_map):
         raise InputError(f"{args.teacher_model_path}: no sparsity_map in config.json, expected a teacher of stage 4")
     known = sorted(map(int, sparsity_map))

@@ -13,9 +13,11 @@ import torch
 
 from utils import processes
 from utils.arguments import MAX_LENGTH
-from utils.batches import Examples, Tokenizer
+from utils.batches import Examples
 from utils.cache import load_examples
 from utils.errors import InputError
+from utils.glue import split_path
+from utils.tokenizer import Tokenizer
 
 logger = logging.getLogger("stark")
 COMPILED_WIDTHS = 32  # tokens; compiled models see batches padded to its multiples, so that few shapes occur
@@ -32,10 +34,11 @@ def reader(
 
     Raises:
         InputError: --max_length is more than the model takes, or the tokenizer knows tokens that the model does not;
-            and from reading, what read_split raises.
+            and from reading, what read_split raises, or that the model does not tell second sentences from first ones.
     """
-    positions, vocabulary = (
-        min(getattr(config, name) for config in configs) for name in ("max_position_embeddings", "vocab_size")
+    positions, vocabulary, token_types = (
+        min(getattr(config, name) for config in configs)
+        for name in ("max_position_embeddings", "vocab_size", "type_vocab_size")
     )
     if (highest := max(tokenizer.get_vocab().values())) >= vocabulary:
         raise InputError(f"the tokenizer's ids go up to {highest}, the model's embedding has {vocabulary} rows")
@@ -49,6 +52,11 @@ def reader(
         limit = args.max_train_examples if split == "train" else args.max_eval_examples
         with processes.main_first():  # the others find the tokens in the cache
             examples = load_examples(args.task_name, args.data_dir, split, tokenizer, max_length, limit)
+        if token_types < 2 and bool((examples.seconds < examples.lengths).any()):
+            raise InputError(
+                f"{split_path(args.task_name, args.data_dir, split)}: pairs of sentences, which take two token types; "
+                f"type_vocab_size of the model's config.json is {token_types}"
+            )
         return replace(
             examples,
             pad_to=max_length if args.pad_to_max_length else None,

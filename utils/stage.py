@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from utils import arguments, log, processes, reading
-from utils.batches import Tokenizer, load_tokenizer
 from utils.card import model_card
 from utils.errors import InputError
 from utils.evaluation import evaluate, metrics_of, predict
@@ -35,6 +34,7 @@ from utils.resume import StateFile
 from utils.seeds import set_seed
 from utils.settings import SETTINGS, differences, other_rows, run_id, settings
 from utils.tables import diverged_of, footnotes, table
+from utils.tokenizer import Tokenizer, load_tokenizer
 from utils.trackers import Tracker
 from utils.training import Result, fit
 

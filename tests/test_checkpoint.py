@@ -1,0 +1,328 @@
+"""Checkpoints as they are out there: every layout of BERT is read right, or refused in one line."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import random_batch, refused, small_config
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+from transformers import BertForMultipleChoice, BertForSequenceClassification
+
+import run_finetuning
+import run_pruning
+from models.bert import PrunableBert
+from models.checkpoint import load_model
+from models.units import CheckpointError
+from utils.tokenizer import load_tokenizer
+
+LABELS = ("not_entailment", "entailment")
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 440473133\n"
+
+
+def edit_config(folder: Path, **changes) -> None:
+    """Change keys of config.json; None removes one."""
+    config = {**json.loads((folder / "config.json").read_text()), **changes}
+    config = {key: value for key, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def edit_weights(folder: Path, edit) -> None:
+    weights = load_file(folder / "model.safetensors")
+    edit(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def refusal(folder: Path, fine_tuned: bool = True) -> str:
+    """The line with which a checkpoint is refused."""
+    with pytest.raises(CheckpointError) as error:
+        load_model(str(folder), LABELS, fine_tuned)
+    line = str(error.value)
+    assert line.startswith(f"{folder}: ")
+    assert "\n" not in line
+    return line
+
+
+def old_layout(state: dict) -> dict:
+    """bert-base-uncased's own: gamma and beta, a pooler, a masked-language-model head."""
+    renamed = {key.replace("LayerNorm.weight", "LayerNorm.gamma"): value for key, value in state.items()}
+    renamed = {"bert." + key.replace("LayerNorm.bias", "LayerNorm.beta"): value for key, value in renamed.items()}
+    head = {
+        "cls.predictions.bias": torch.zeros(45),
+        "cls.predictions.transform.dense.weight": torch.zeros(32, 32),
+        "cls.predictions.transform.LayerNorm.gamma": torch.zeros(32),
+        "cls.predictions.transform.LayerNorm.beta": torch.zeros(32),
+        "cls.predictions.decoder.weight": torch.zeros(45, 32),
+        "cls.seq_relationship.weight": torch.zeros(2, 32),
+    }
+    return {**renamed, **head}
+
+
+@pytest.mark.parametrize("layout", ["plain", "prefixed", "old"])
+def test_every_encoder_weight_of_any_bert_layout_is_loaded(bert_folder, layout, caplog):
+    weights = bert_folder / "model.safetensors"
+    state = load_file(weights)
+    if layout == "prefixed":
+        save_file({f"bert.{key}": value for key, value in state.items()}, weights, metadata={"format": "pt"})
+    if layout == "old":
+        save_file(old_layout(state), weights, metadata={"format": "pt"})
+    with caplog.at_level(logging.INFO, logger="stark"):
+        model = load_model(str(bert_folder), LABELS, fine_tuned=False)
+    for key, value in model.bert.state_dict().items():
+        assert torch.equal(value, state[key]), key
+    [line] = caplog.messages
+    assert "new: cls.0.bias, cls.0.weight, cls.3.bias, cls.3.weight" in line
+    assert "pooler" in line or "cls.predictions" in line
+
+
+def test_half_precision_weights_are_read_as_float32(bert_folder):
+    state = load_file(bert_folder / "model.safetensors")
+    save_file({key: value.half() for key, value in state.items()}, bert_folder / "model.safetensors", {"format": "pt"})
+    edit_config(bert_folder, dtype="float16")
+    assert load_model(str(bert_folder), LABELS, fine_tuned=False).dtype == torch.float32
+
+
+def test_missing_encoder_weights_are_an_error(bert_folder):
+    state = load_file(bert_folder / "model.safetensors")
+    del state["encoder.layer.1.output.dense.weight"]
+    save_file(state, bert_folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"1 encoder weights .*layer\.1\.output\.dense\.weight"):
+        load_model(str(bert_folder), LABELS, fine_tuned=False)
+
+
+def test_a_model_without_classifier_is_refused_as_a_teacher(bert_folder):
+    with pytest.raises(CheckpointError, match="no classifier for 2 classes .*run_finetuning.py first"):
+        load_model(str(bert_folder), LABELS)
+
+
+def test_a_classifier_of_another_size_is_refused(teacher_folder):
+    with pytest.raises(CheckpointError, match="no classifier for 3 classes"):
+        load_model(str(teacher_folder), ("contradiction", "neutral", "entailment"))
+
+
+def test_labels_in_another_order_are_mapped_by_name(tmp_path):
+    torch.manual_seed(0)
+    labels, batch = ("contradiction", "neutral", "entailment"), random_batch(small_config())
+    model = PrunableBert(small_config(id2label={0: "entailment", 1: "contradiction", 2: "neutral"})).eval()
+    model.save_pretrained(tmp_path)
+    expected = model(*batch)[:, [1, 2, 0]]  # three in a ring, which is not its own inverse
+    for ids in ("012", "210"):  # written in another order, numbered as before
+        written = json.loads((tmp_path / "config.json").read_text())["id2label"]
+        edit_config(tmp_path, id2label={index: written[index] for index in ids})
+        ours = load_model(str(tmp_path), labels).eval()
+        torch.testing.assert_close(ours(*batch), expected)
+        assert ours.config.id2label == dict(enumerate(labels))
+        assert ours.config.label2id == {name: index for index, name in enumerate(labels)}
+
+
+@pytest.mark.parametrize("names", [None, {"0": "LABEL_0", "1": "LABEL_1"}])
+def test_classes_without_names_are_taken_in_order_and_a_line_says_so(teacher_folder, names, caplog):
+    batch = random_batch(small_config())
+    expected = load_model(str(teacher_folder), LABELS).eval()(*batch)
+    edit_config(teacher_folder, id2label=names, label2id=None)
+    with caplog.at_level(logging.INFO, logger="stark"):
+        torch.testing.assert_close(load_model(str(teacher_folder), LABELS).eval()(*batch), expected)
+    assert "its classes have no names, taken to be in this order: not_entailment, entailment" in caplog.text
+
+
+def test_classes_named_out_of_order_say_nothing_of_what_they_are(teacher_folder):
+    edit_config(teacher_folder, id2label={"0": "LABEL_1", "1": "LABEL_0"})
+    assert "a classifier for LABEL_1, LABEL_0; this task has" in refusal(teacher_folder)
+
+
+@pytest.mark.parametrize("names", [{"0": 0, "1": 1}, {"0": None, "1": None}, {"0": "a", "2": "b"}, {}, ["a", "b"]])
+@pytest.mark.parametrize("fine_tuned", [True, False])
+def test_class_names_that_are_none_are_refused(teacher_folder, names, fine_tuned):
+    edit_config(teacher_folder, id2label=names)
+    assert "id2label of config.json: found" in refusal(teacher_folder, fine_tuned)
+
+
+def test_a_classifier_for_other_labels_is_refused(teacher_folder):
+    with pytest.raises(CheckpointError, match="a classifier for not_entailment, entailment; this task has negative"):
+        load_model(str(teacher_folder), ("negative", "positive"))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("no-such-model-anywhere", "no such folder, and no such name on the hub .* tokenizer_config.json"),
+        ("outputs/finetune/ft_rte/ckpt", "no such folder"),
+        ("tests/nothing", "no such folder"),
+        ("./nothing", "no such folder, expected"),
+        ("a--b", "no such folder, expected"),
+        ("tests", "no config.json"),
+        ("pyproject.toml", "no config.json"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there(path, message, request, monkeypatch):
+    monkeypatch.chdir(request.config.rootpath)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(path, LABELS)
+
+
+def cached_on_hub(cache: Path, name: str, folder: Path) -> None:
+    """Put a folder's files where the hub's library keeps what it has fetched."""
+    stored = cache / f"models--{name.replace('/', '--')}"
+    shutil.copytree(folder, stored / "snapshots" / "0123456789abcdef")
+    (stored / "refs").mkdir()
+    (stored / "refs" / "main").write_text("0123456789abcdef")
+
+
+def test_a_folder_by_the_name_of_an_organisation_does_not_hide_the_hub(tmp_path, teacher_folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    cached_on_hub(tmp_path / "cache", "google/bert_uncased_L-2_H-128_A-2", teacher_folder)
+    Path("google").mkdir()
+    model = load_model("google/bert_uncased_L-2_H-128_A-2", LABELS)
+    assert torch.equal(model.cls[3].weight, load_model(str(teacher_folder), LABELS).cls[3].weight)
+    tokenizer = load_tokenizer("google/bert_uncased_L-2_H-128_A-2")
+    assert tokenizer.files["vocab.txt"] == (teacher_folder / "vocab.txt").read_bytes()
+
+
+def test_a_config_with_berts_keys_and_no_type_is_a_bert(teacher_folder):
+    batch = random_batch(small_config())
+    expected = load_model(str(teacher_folder), LABELS).eval()(*batch)
+    edit_config(teacher_folder, model_type=None, architectures=None, transformers_version=None)
+    torch.testing.assert_close(load_model(str(teacher_folder), LABELS).eval()(*batch), expected)
+    edit_config(teacher_folder, intermediate_size=None)
+    assert "type unknown (no model_type, no intermediate_size), expected bert" in refusal(teacher_folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("position_embedding_type", "relative_key"),
+        ("position_embedding_type", "relative_key_query"),
+        ("is_decoder", True),
+        ("add_cross_attention", True),
+        ("quantization_config", {"quant_method": "bitsandbytes", "load_in_8bit": True}),
+        ("hidden_act", "gelu_of_mine"),
+    ],
+)
+@pytest.mark.parametrize("fine_tuned", [True, False])
+def test_a_bert_that_ours_does_not_compute_is_refused(teacher_folder, key, value, fine_tuned):
+    edit_config(teacher_folder, **{key: value})
+    assert f"{key} {value!r} of config.json: " in refusal(teacher_folder, fine_tuned)
+
+
+def test_what_is_said_to_be_as_usual_is_no_reason_to_refuse(teacher_folder):
+    edit_config(teacher_folder, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
+    assert load_model(str(teacher_folder), LABELS).config.num_labels == 2
+
+
+def test_weights_inside_the_encoder_that_would_not_be_used_are_refused(teacher_folder):
+    # numbers of positions, which older versions of the library saved, are no weights
+    edit_weights(teacher_folder, lambda w: w.update({"bert.embeddings.position_ids": torch.arange(40)[None]}))
+    load_model(str(teacher_folder), LABELS)
+    name = "bert.encoder.layer.0.attention.self.distance_embedding.weight"
+    edit_weights(teacher_folder, lambda w: w.update({name: torch.zeros(79, 8)}))
+    line = refusal(teacher_folder)
+    assert line.endswith(f"1 encoder weights that its config.json has no place for: {name}")
+
+
+@pytest.mark.parametrize(("names", "problem"), [(("entailment", "not_entailment"), "classes"), (("score",), "score")])
+def test_hugging_faces_classifier_is_a_teacher(tmp_path, names, problem):
+    torch.manual_seed(0)
+    theirs = BertForSequenceClassification(small_config(id2label=dict(enumerate(names)))).eval()
+    theirs.save_pretrained(tmp_path)
+    ids, types, mask = random_batch(theirs.config)
+    ours = load_model(str(tmp_path), LABELS if problem == "classes" else ()).eval()
+    expected = theirs(input_ids=ids, token_type_ids=types, attention_mask=mask.long()).logits
+    torch.testing.assert_close(ours(ids, types, mask), expected.flip(-1), atol=1e-6, rtol=1e-5)
+
+
+def test_another_head_than_a_sentence_classifiers_is_no_teacher(tmp_path):
+    BertForMultipleChoice(small_config()).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="no classifier for 1 classes"):
+        load_model(str(tmp_path), ())
+
+
+def test_training_starts_with_a_new_classifier_where_ours_is_not_there(tmp_path, caplog):
+    BertForSequenceClassification(small_config()).save_pretrained(tmp_path)
+    pooler = load_file(tmp_path / "model.safetensors")["bert.pooler.dense.weight"]
+    with caplog.at_level(logging.INFO, logger="stark"):
+        model = load_model(str(tmp_path), LABELS, fine_tuned=False)
+    assert not torch.equal(model.cls[0].weight, pooler)
+    [line] = caplog.messages
+    assert "new: cls.0.bias, cls.0.weight, cls.3.bias, cls.3.weight; unused: bert.pooler.dense.bias" in line
+
+
+def test_a_new_classifier_is_the_seeds(workplace, bert_folder):
+    drawn = {}
+    for name, seed in (("first", "1"), ("again", "1"), ("other", "2")):
+        torch.rand(len(drawn) + 1)  # what ran before in the process changes nothing
+        flags = ["--seed", seed, "--learning_rate", "0", "--num_train_epochs", "1", "--max_length", "40", "--use_cpu"]
+        run_finetuning.main([*flags, "--model_path", str(bert_folder), "--output_dir", name])
+        drawn[name] = load_file(Path(name, "ft_rte", "ckpt", "model.safetensors"))
+    for key in ("cls.0.weight", "cls.3.weight"):
+        assert torch.equal(drawn["first"][key], drawn["again"][key])
+        assert not torch.equal(drawn["first"][key], drawn["other"][key])
+
+
+def test_an_exports_origin_is_not_handed_on(teacher_folder):
+    edit_config(teacher_folder, export_source="0123")
+    assert not hasattr(load_model(str(teacher_folder), LABELS).config, "export_source")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "pytorch_model.bin"])
+def test_a_git_lfs_pointer_is_named(teacher_folder, name):
+    if name == "pytorch_model.bin":
+        (teacher_folder / "model.safetensors").unlink()
+    (teacher_folder / name).write_text(POINTER)
+    assert f"{name} is a git-lfs pointer, not the file itself; git lfs pull fetches it" in refusal(teacher_folder)
+
+
+def test_a_pointer_that_is_not_needed_does_no_harm(teacher_folder):
+    expected = load_model(str(teacher_folder), LABELS).cls[3].weight
+    (teacher_folder / "pytorch_model.bin").write_text(POINTER)
+    assert torch.equal(load_model(str(teacher_folder), LABELS).cls[3].weight, expected)
+
+
+def test_nobody_is_advised_to_run_what_a_file_of_weights_holds(teacher_folder):
+    (teacher_folder / "model.safetensors").unlink()
+    torch.save(PrunableBert(small_config()), teacher_folder / "pytorch_model.bin")
+    line = refusal(teacher_folder)
+    assert "weights that are damaged, or something else than tensors" in line
+    assert "weights_only" not in line
+
+
+def test_the_librarys_reason_is_given_whole(teacher_folder):
+    edit_config(teacher_folder, use_cache="often")
+    reason = "Validation error for field 'use_cache': TypeError: Field 'use_cache' expected bool, got str"
+    assert f"cannot be read: {reason}" in refusal(teacher_folder)
+
+
+def one_token_type(weights: dict) -> None:
+    name = "bert.embeddings.token_type_embeddings.weight"
+    weights[name] = weights[name][:1].clone()
+
+
+def test_a_model_of_one_token_type_takes_single_sentences_only(workplace, capsys):
+    edit_config(workplace / "teacher", type_vocab_size=1)
+    edit_weights(workplace / "teacher", one_token_type)
+    line = refused(run_pruning, capsys, "--model_path", "teacher", "--max_length", "40", "--use_cpu")
+    assert "dev.tsv: pairs of sentences, which take two token types; type_vocab_size of the model's" in line
+    edit_config(workplace / "teacher", id2label={"0": "negative", "1": "positive"})
+    Path("datasets", "sst2").mkdir()
+    rows = "sentence\tlabel\n" + "w1 w2\t0\nw3 w4 w5\t1\n" * 4
+    for split in ("train", "dev"):
+        Path("datasets", "sst2", f"{split}.tsv").write_text(rows)
+    run_pruning.main(["--task_name", "sst2", "--model_path", "teacher", "--max_length", "40", "--use_cpu"])
+    assert Path("outputs", "prune", "ft_sst2", "ckpt", "config.json").is_file()
+
+
+def test_a_damaged_checkpoint_is_one_line(teacher_folder):
+    weights = teacher_folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="teacher: cannot be read: ") as error:
+        load_model(str(teacher_folder), LABELS)
+    assert "\n" not in str(error.value)
+
+
+def test_another_architecture_is_refused(teacher_folder):
+    edit_config(teacher_folder, model_type="roberta")
+    with pytest.raises(CheckpointError, match="type roberta, expected bert"):
+        load_model(str(teacher_folder), LABELS)

@@ -1,0 +1,134 @@
+"""Which command lines the shell scripts come to: a python that only writes down what it was called with."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import run_distillation
+import run_finetuning
+import run_pruning
+import run_rewinding
+import run_sparsification
+
+ROOT = Path(__file__).parent.parent
+STAGES = {
+    f"{module.__name__}.py": module
+    for module in (run_finetuning, run_pruning, run_distillation, run_sparsification, run_rewinding)
+}
+# flags that a chain sets by itself, or that its stages need at their defaults to find each other
+NOT_IN_A_CHAIN = {"task_name", "data_dir", "model_path", "student_layer", "student_sparsity", "lam"}
+NOT_IN_A_CHAIN |= {"output_dir", "model_type", "teacher_model_path", "student_model_path"}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a shell script of scripts/: its exit status, its errors, and the words of each call of python."""
+    calls = tmp_path / "calls"
+    calls.write_text("")
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nprintf "%s\\037" "$@" >> {calls}\necho >> {calls}\n')
+    python.chmod(0o755)
+    for folder in (
+        "finetune/ft_rte",
+        "prune/ft_rte",
+        "distil/layer_dropped/kd_4_rte",
+        "distil/parameter_pruned/kd_70_rte",
+    ):
+        (tmp_path / "outputs" / folder / "ckpt").mkdir(parents=True)
+    for student in ("layer_dropped/kd_4", "parameter_pruned/kd_70"):
+        for score in ("0.5", "random"):
+            (tmp_path / "outputs/stark" / f"{student}_rte_{score}" / "ckpt").mkdir(parents=True)
+    (tmp_path / "datasets" / "rte").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+
+    def run(script: str, *words: str, **variables: str) -> tuple[int, str, list[list[str]]]:
+        calls.write_text("")
+        environment = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}", **variables}
+        command = ["bash", str(ROOT / "scripts" / script), *words]
+        done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+        return done.returncode, done.stderr, [line.split("\037")[:-1] for line in calls.read_text().splitlines()]
+
+    return run
+
+
+def by_stage(calls: list[list[str]]) -> dict:
+    """What each stage's parser makes of its last call."""
+    return {Path(script).name: STAGES[Path(script).name].parse_args(words) for script, *words in calls}
+
+
+def test_a_chain_calls_all_stages_in_order_for_both_students(run):
+    status, errors, calls = run("run_chain.sh", "rte", LAMS="0 0.5")
+    assert (status, errors) == (0, "")
+    student = ["run_distillation.py", *["run_sparsification.py", "run_rewinding.py"] * 2]
+    assert [Path(call[0]).name for call in calls] == ["run_finetuning.py", "run_pruning.py", *student, *student]
+    assert [word for call in calls for word in call if word.startswith("--student")] == [
+        *["--student_layer=4"] * 5,
+        *["--student_sparsity=70"] * 5,
+    ]
+
+
+def test_a_flag_of_a_chain_goes_to_all_stages_that_know_it(run):
+    known = {name: set(vars(module.parse_args([]))) - {"stage"} for name, module in STAGES.items()}
+    flags = sorted(set.union(*known.values()) - NOT_IN_A_CHAIN)
+    assert len(flags) > 40
+    for given in ([word for flag in flags for word in (f"--{flag}", "1")], [f"--{flag}=1" for flag in flags]):
+        status, errors, calls = run("run_chain.sh", "rte", *given, STUDENT_SPARSITIES="")
+        assert (status, errors) == (0, "")
+        for script, *words in calls:
+            pairs = " ".join(words[-len(given) :]).replace("=", " ")
+            expected = known[Path(script).name] & set(flags)
+            assert all(f"--{flag} 1" in pairs for flag in expected), script
+            assert not [flag for flag in flags if flag not in expected and f"--{flag}" in words], script
+            assert not [flag for flag in flags if flag not in expected and f"--{flag}=1" in words], script
+
+
+def test_flags_of_a_chain_count_more_than_its_variables(run):
+    flags = ["--overwrite", "--use_bf16", "--max_eval_examples", "96", "--seed", "1", "--selection_split=half"]
+    flags += ["--alpha", "1", "--learning_rate", "1e-4", "--teacher_sparsity", "0", "50", "--score", "random"]
+    status, _, calls = run("run_chain.sh", "rte", *flags, STUDENT_SPARSITIES="", LEARNING_RATE="1e-5")
+    assert status == 0
+    parsed = by_stage(calls)
+    assert len(parsed) == 5
+    for args in parsed.values():
+        assert (args.overwrite, args.use_bf16, args.max_eval_examples, args.seed) == (True, True, 96, 1)
+        assert args.selection_split == "half"
+    for stage in ("run_finetuning.py", "run_distillation.py", "run_rewinding.py"):
+        assert parsed[stage].learning_rate == 1e-4
+    for stage in ("run_distillation.py", "run_sparsification.py", "run_rewinding.py"):
+        assert parsed[stage].alpha == 1
+    assert parsed["run_rewinding.py"].teacher_sparsity == [0, 50]
+    assert parsed["run_rewinding.py"].teacher_model_path == "outputs/stark/layer_dropped/kd_4_rte_random/ckpt"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no task; usage"),
+        (["snli"], "no such task: snli"),
+        (["rte", "--no_such_flag", "1"], "--no_such_flag: no stage knows this flag"),
+        (["rte", "96"], "96: expected a flag"),
+        (["rte", "--lam", "1"], "--lam: set by a variable of this script"),
+        (["rte", "--output_dir=x"], "--output_dir: the stages find each other's folders by its default"),
+        (["rte", "--layer_choice", "last"], "--layer_choice: for layer-dropped students, expected STUDENT_SPARSITIES="),
+    ],
+)
+def test_what_a_chain_cannot_take_is_one_line_before_anything_runs(run, words, message):
+    status, errors, calls = run("run_chain.sh", *words)
+    assert (status, len(errors.splitlines()), calls) == (2, 1, [])
+    assert message in errors
+
+
+@pytest.mark.parametrize("stage", ["finetuning", "pruning", "distillation", "sparsification", "rewinding"])
+def test_a_script_of_one_stage_takes_flags_and_a_data_folder(run, tmp_path, stage):
+    _, _, calls = run(f"run_{stage}_rte.sh")
+    assert by_stage(calls)[f"run_{stage}.py"].data_dir == "datasets"
+    (tmp_path / "my data" / "rte").mkdir(parents=True)
+    status, _, calls = run(f"run_{stage}_rte.sh", "--seed", "1", "--use_cpu", DATA_DIR="my data")
+    assert status == 0
+    assert len(calls) == (1 if stage in ("finetuning", "pruning") else 2)
+    for script, *words in calls:
+        args = STAGES[script].parse_args(words)
+        assert (args.data_dir, args.seed, args.use_cpu) == ("my data", 1, True)
