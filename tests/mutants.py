@@ -116,6 +116,7 @@ def forked(tree: Path, files: set[str], plugin: object, log: Path) -> int:
     if process := os.fork():
         return process
     os.setsid()  # so that all it starts can be ended with it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it starts with &
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
