@@ -230,7 +230,7 @@ def mutated(tree: Path, mutant: Mutant, tests: list[str]) -> int:
         if path.stat().st_size != original.stat().st_size or path.read_bytes() != original.read_bytes():
             shutil.copy2(original, path)
     (tree / mutant.path).write_text(mutant.source)
-    return forked(tree, {test.split("::")[0] for test in tests}, Select(tests), CACHE / "last.log")
+    return forked(tree, {test.split("::")[0] for test in tests}, Select(tests), Path(f"{tree}.log"))
 
 
 def import_libraries() -> None:
