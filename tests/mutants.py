@@ -47,6 +47,7 @@ class Found(NamedTuple):
     seconds: float
     lines: dict[str, list[int]]
     shared: bool  # whether it uses what another test of its file has made
+    starts_others: bool  # whether it starts processes, which may run other lines
 
 
 def copied(name: str) -> Path:
@@ -66,10 +67,19 @@ class Observe:
 
     def __init__(self, tree: Path, target: Path):
         self.tree, self.target, self.found, self.failed = f"{tree}/", target, {}, set()
+        self.started: list[str] = []
+
+    def pytest_sessionstart(self):
+        sys.addaudithook(self.notice)
+
+    def notice(self, event: str, arguments: tuple) -> None:
+        if event == "os.fork" or (event == "subprocess.Popen" and Path(arguments[0]).name != "git"):
+            self.started.append(event)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item):
         ran, start = set(), time.perf_counter()
+        self.started.clear()
 
         def in_function(frame, event, _):
             ran.add((frame.f_code.co_filename, frame.f_lineno))
@@ -88,7 +98,7 @@ class Observe:
             for name, number in sorted(ran):
                 lines.setdefault(name.removeprefix(self.tree), []).append(number)
             seconds = round(time.perf_counter() - start, 3)
-            self.found[item.nodeid] = Found(seconds, lines, shared="run" in item.fixturenames)
+            self.found[item.nodeid] = Found(seconds, lines, "run" in item.fixturenames, bool(self.started))
 
     def pytest_runtest_logreport(self, report):
         if report.failed:
@@ -182,13 +192,13 @@ def coverage(jobs: int) -> dict[str, Found]:
 
 
 def noticing(mutant: Mutant, found: dict[str, Found]) -> list[str]:
-    """The tests that could notice a mutant, the fastest first."""
+    """The tests that could notice a mutant, the fastest first, and at last those whose lines are not all known."""
     ran = {test: set(one.lines.get(mutant.path, ())) for test, one in found.items()}
     direct = {test for test, lines in ran.items() if lines and (mutant.lines is None or lines & {*mutant.lines})}
-    direct = direct or {test for test, lines in ran.items() if lines}  # the line is run in other processes, if at all
     with_shared = {test.split("::")[0] for test in direct if found[test].shared}
     direct |= {test for test, one in found.items() if one.shared and test.split("::")[0] in with_shared}
-    return sorted(direct, key=lambda test: found[test].seconds)
+    others = {test for test, one in found.items() if one.starts_others} - direct
+    return [test for part in (direct, others) for test in sorted(part, key=lambda test: found[test].seconds)]
 
 
 def main() -> None:

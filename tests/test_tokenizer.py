@@ -10,7 +10,9 @@ from conftest import VOCABULARY, refused
 from transformers import AutoTokenizer
 
 import run_pruning
+from utils.batches import tokenise
 from utils.errors import InputError
+from utils.glue import Split
 from utils.tokenizer import load_tokenizer
 
 WORDS = ["The", "the", "caf", "##é", "cafe", "café", "Anna", "anna", "run", "##ning", "中", "文", "!", "x"]
@@ -276,3 +278,15 @@ def test_a_name_that_is_not_in_the_hubs_cache_is_refused():
         refusal("google/no-such-bert")
         == "google/no-such-bert: neither vocab.txt nor tokenizer.json, expected a tokenizer"
     )
+
+
+def test_a_tokenizer_that_was_saved_cutting_and_padding_is_taken_without(bert_folder):
+    wanted = load_tokenizer(str(bert_folder))
+    backend = copy.deepcopy(wanted.backend_tokenizer)
+    backend.enable_truncation(4)
+    backend.enable_padding(length=30)
+    backend.save(str(bert_folder / "tokenizer.json"))
+    examples = [
+        tokenise(Split(["w1 w2 w3 w4"], ["w5"], [0]), t, 40) for t in (wanted, load_tokenizer(str(bert_folder)))
+    ]
+    assert examples[0].tokens.tolist() == examples[1].tokens.tolist()

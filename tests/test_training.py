@@ -178,6 +178,14 @@ def test_the_last_update_is_always_evaluated(model, tokenizer):
     assert [entry["update"] for entry in result.history] == [result.updates] == [6]
 
 
+def test_by_default_a_tenth_of_an_epoch_is_between_evaluations_and_at_least_ten_updates(model, tokenizer):
+    for rows, updates in ((126, [12, 24, 36, 48, 60, 72, 84, 96, 108, 120, 126]), (33, [10, 20, 30, 33])):
+        recipe = QUICK._replace(batch_size=1, num_train_epochs=1, log_interval=None)
+        result = fit(model, make_examples(tokenizer, rows), task_loss, recipe, lambda: {"acc": 0.5}, "acc")
+        assert [entry["update"] for entry in result.history] == updates
+        assert result.history[0]["epoch"] == pytest.approx(updates[0] / rows, abs=5e-4)
+
+
 def test_training_stops_when_nothing_gets_better_for_the_patience(model, tokenizer):
     examples, metrics = make_examples(tokenizer, 24), iter([0.5, 0.6, *[0.6] * 50])
     recipe = QUICK._replace(num_train_epochs=20, num_patience_epochs=2)
