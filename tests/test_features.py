@@ -133,6 +133,14 @@ def test_uneven_widths_are_split_into_parts_that_differ_by_one():
         torch.testing.assert_close(found[:, part], wanted)
 
 
+def test_parts_of_one_number_are_its_products_and_parts_of_none_are_nothing():
+    left, right = torch.randn(2, 5, 2), torch.randn(2, 5, 2)
+    found = similarities(left, right, 3)
+    for part in range(2):
+        torch.testing.assert_close(found[:, part], left[..., part, None] * right[..., None, :, part])
+    assert torch.equal(found[:, 2], torch.zeros(2, 5, 5))
+
+
 def test_layers_are_paired_evenly_and_last_to_last():
     assert [teacher_layer(layer, 4, 12) for layer in range(5)] == [0, 3, 6, 9, 12]
     assert [teacher_layer(layer, 3, 3) for layer in range(4)] == [0, 1, 2, 3]

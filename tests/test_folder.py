@@ -189,6 +189,15 @@ def test_a_finished_overwriting_starts_afresh_the_next_time(workplace):
     assert not [path.name for path in TRIAL.iterdir() if path.name.startswith(".")]
 
 
+def test_overwriting_one_sparsity_leaves_the_others_of_the_same_settings(rewind):
+    rewind("0", "50")
+    made = weights_made(REWIND)
+    rewind("50", "--overwrite")
+    assert {row.teacher_sparsity for row in reported()} == {0, 50}
+    assert weights_made(REWIND)["ckpt_0"] == made["ckpt_0"]
+    assert weights_made(REWIND)["ckpt_50"] != made["ckpt_50"]
+
+
 def test_a_mark_left_by_a_kill_after_the_checkpoint_does_not_make_it_stale(workplace):
     run_distillation.main([*FLAGS, *PATHS])
     folder = RunFolder(TRIAL)
