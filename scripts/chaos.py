@@ -9,7 +9,7 @@ run, several runs in one folder, overwriting) and stops the run right before one
 SIGTERM or SIGINT; with --all, before each of them in turn. After each stop every file under its final name must be
 whole, and no number may be seen under settings that are not its own; when the same command has come to its end, all
 metrics and predictions must equal, bit for bit, those of undisturbed runs, what was saved before must not have been
-computed again, and nothing else may be left. --sweeps does the same to scripts/sweep.py and its jobs.
+computed again, and nothing else may be left.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """Tokenising into a flat array, and batches from index lists."""
 
+import argparse
 import random
 from dataclasses import replace
 
@@ -10,6 +11,8 @@ from transformers import AutoTokenizer
 
 from utils.batches import tokenise
 from utils.glue import Split
+from utils.reading import selecting_and_reporting
+from utils.seeds import set_seed
 
 
 def random_split(rows: int, pairs: bool = True, longest: int = 12) -> Split:

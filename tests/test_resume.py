@@ -307,6 +307,6 @@ def test_a_teacher_made_again_with_the_same_weights_is_the_same_teacher(workplac
     assert "the content of teacher_model_path has changed" in capsys.readouterr().err
 
 
-def test_kills_at_random_moments_change_nothing(capsys):
-    chaos.main(["--kills", "3", "--train", "100"])
-    assert "the same" in capsys.readouterr().out
+def test_kills_at_random_moments_and_stops_at_changes_of_the_disk_change_nothing(capsys):
+    chaos.main(["--kills", "1", "--stops", "3", "--only", "finetune", "overwrite_finetune", "--train", "60"])
+    assert "3 stops" in capsys.readouterr().out
