@@ -10,11 +10,7 @@ system's folder for temporary files. torch, transformers and pytest are imported
 """
 
 import argparse
-import ast
-import contextlib
-import copy
 import hashlib
-import itertools
 import json
 import os
 import random
@@ -29,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from mutations import Mutant, mutants_of
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 sys.dont_write_bytecode = True  # a mutant may be as long, and as old, as the file before
@@ -39,27 +36,9 @@ PLACES = (
     "models/*.py",
     "utils/*.py",
     "run_*.py",
-    *(f"scripts/{name}.py" for name in ("report_data", "sweep", "submission")),
+    *(f"scripts/{name}.py" for name in ("report_data", "sweep*", "submission")),
 )
 LEAST = 60  # seconds that a mutant's tests may take, besides five times what they took before
-OPPOSITE = {
-    **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
-    **{ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And},
-    **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Div},
-    **{ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr},
-}
-FOR_PEOPLE = {"logger", "print", "error", "warning", "info", "debug", "filterwarnings"}  # calls that only say something
-
-
-class Mutant(NamedTuple):
-    """One change of a file, and the lines whose tests could notice it; without lines, all of the file's."""
-
-    path: str
-    line: int
-    old: str
-    new: str
-    source: str
-    lines: range | None
 
 
 class Found(NamedTuple):
@@ -68,106 +47,6 @@ class Found(NamedTuple):
     seconds: float
     lines: dict[str, list[int]]
     shared: bool  # whether it uses what another test of its file has made
-
-
-def but(node: ast.AST, **fields) -> ast.AST:
-    """The node with other fields."""
-    changed = copy.copy(node)
-    for name, value in fields.items():
-        setattr(changed, name, value)
-    return changed
-
-
-def other_operators(node: ast.AST) -> Iterator[ast.AST]:
-    """The node with its operator's opposite, or without its sign."""
-    match node:
-        case ast.Compare(ops=[op, *rest]) if type(op) in OPPOSITE:
-            yield but(node, ops=[OPPOSITE[type(op)](), *rest])
-        case ast.BinOp(op=op, left=left, right=right) if type(op) in OPPOSITE:
-            if not any(isinstance(side, ast.JoinedStr | ast.List) or _is_text(side) for side in (left, right)):
-                yield but(node, op=OPPOSITE[type(op)]())
-        case ast.AugAssign(op=op) | ast.BoolOp(op=op) if type(op) in OPPOSITE:
-            yield but(node, op=OPPOSITE[type(op)]())
-        case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
-            yield operand
-
-
-def other_constants(node: ast.AST) -> Iterator[ast.AST]:
-    """Another number, truth or name."""
-    match node:
-        case ast.Constant(value=bool(value)):
-            yield but(node, value=not value)
-        case ast.Constant(value=int(value) | float(value)):
-            yield but(node, value=value + 1)
-        case ast.Constant(value=str(value)) if value.count(" ") < 2:  # the others are sentences
-            yield but(node, value=value + "_")
-
-
-def changes(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
-    """A node, or a part of it, and what it could be instead."""
-    yield from ((node, new) for kind in (other_operators, other_constants) for new in kind(node))
-    match node:
-        case ast.Expr(value=ast.Call()):
-            yield node, ast.Pass()
-        case ast.Return(value=value) if value and ast.unparse(value) != "None":
-            yield node, but(node, value=ast.Constant(None))
-        case ast.Call(args=[first, second]) if not any(isinstance(arg, ast.Starred) for arg in node.args):
-            yield node, but(node, args=[second, first])
-        case ast.If(test=test) | ast.IfExp(test=test):
-            yield from ((test, ast.Constant(value)) for value in (True, False))
-        case ast.comprehension(ifs=[test, *_]):
-            yield test, ast.Constant(True)
-
-
-def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
-
-
-def _is_for_people(node: ast.AST) -> bool:
-    """Messages, types and docstrings, in which nothing is changed."""
-    match node:
-        case ast.Raise() | ast.JoinedStr() | ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant()):
-            return True
-        case ast.keyword(arg="help" | "desc" | "unit" | "description"):
-            return True
-        case ast.Call(func=ast.Name(id=name)) | ast.Call(func=ast.Attribute(attr=name)) if name in FOR_PEOPLE:
-            return True
-        case ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):
-            return True
-    return False
-
-
-def walk(node: ast.AST, lines: range | None = None, inside: bool = False) -> Iterator[tuple[ast.AST, range | None]]:
-    """All nodes that may be changed, each with the lines of its statement if it is inside of a function."""
-    if _is_for_people(node):
-        return
-    if inside and isinstance(node, ast.stmt | ast.ExceptHandler):
-        last = node.body[0].lineno if hasattr(node, "body") else node.end_lineno + 1
-        lines = range(node.lineno, max(last, node.lineno + 1))
-    yield node, lines
-    for name, value in ast.iter_fields(node):
-        if name in ("annotation", "returns", "decorator_list"):
-            continue
-        if isinstance(node, ast.FunctionDef):  # defaults belong to the tests that run its body
-            inside, lines = name == "body", range(node.body[0].lineno, node.end_lineno + 1)
-        for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST):
-                yield from walk(child, lines, inside)
-
-
-def mutants_of(path: str) -> Iterator[Mutant]:
-    """All changes of a file."""
-    text = (ROOT / path).read_bytes()
-    starts = [0, *itertools.accumulate(map(len, text.splitlines(keepends=True)))]
-    for node, lines in walk(ast.parse(text)):
-        for old, new in changes(node):
-            start, end = starts[old.lineno - 1] + old.col_offset, starts[old.end_lineno - 1] + old.end_col_offset
-            words = ast.unparse(ast.fix_missing_locations(new))
-            words = words if isinstance(new, ast.stmt | ast.Constant) else f"({words})"
-            source = (text[:start] + words.encode() + text[end:]).decode()
-            with contextlib.suppress(SyntaxError):
-                ast.parse(source)
-                yield Mutant(path, old.lineno, " ".join(text[start:end].decode().split()), words, source, lines)
 
 
 def copied(name: str) -> Path:
@@ -237,6 +116,7 @@ def forked(tree: Path, files: set[str], plugin: object, log: Path) -> int:
     if process := os.fork():
         return process
     os.setsid()  # so that all it starts can be ended with it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it starts with &
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -283,7 +163,7 @@ def coverage(jobs: int) -> dict[str, Found]:
     """Test -> the lines it runs; found out anew for the test files of which, or of the code, something has changed."""
     files = sorted({*ROOT.glob("*.py"), *ROOT.glob("*/*.py"), *ROOT.glob("scripts/*.sh")})
     tests = [file for file in files if file.match("tests/test_*.py")]
-    code = b"".join(file.read_bytes() for file in files if file not in tests and file != Path(__file__).resolve())
+    code = b"".join(file.read_bytes() for file in files if file not in tests and not file.name.startswith("muta"))
     entries = {file.name: CACHE / f"{hashlib.sha256(code + file.read_bytes()).hexdigest()[:24]}.json" for file in tests}
 
     def work():
@@ -321,11 +201,11 @@ def main() -> None:
     args = parser.parse_args()
     CACHE.mkdir(exist_ok=True)
     paths = args.paths or [str(path.relative_to(ROOT)) for place in PLACES for path in sorted(ROOT.glob(place))]
-    drawn = [mutant for path in paths for mutant in mutants_of(path)]
+    drawn = [mutant for path in paths for mutant in mutants_of(ROOT, path)]
     print(f"{len(drawn)} mutants are possible", flush=True)
     drawn = random.Random(args.seed).sample(drawn, min(args.count, len(drawn)))
     if args.only:
-        drawn = [m for o in args.only for m in mutants_of(o.split(":")[0]) if m.line == int(o.split(":")[1])]
+        drawn = [m for o in args.only for m in mutants_of(ROOT, o.split(":")[0]) if m.line == int(o.split(":")[1])]
 
     import_libraries()
     found, survivors = coverage(args.jobs), []
@@ -350,7 +230,7 @@ def mutated(tree: Path, mutant: Mutant, tests: list[str]) -> int:
         if path.stat().st_size != original.stat().st_size or path.read_bytes() != original.read_bytes():
             shutil.copy2(original, path)
     (tree / mutant.path).write_text(mutant.source)
-    return forked(tree, {test.split("::")[0] for test in tests}, Select(tests), CACHE / "last.log")
+    return forked(tree, {test.split("::")[0] for test in tests}, Select(tests), Path(f"{tree}.log"))
 
 
 def import_libraries() -> None:

@@ -7,7 +7,7 @@ from transformers import BertModel
 
 from models.bert import PrunableBert
 from models.dropout import Dropout
-from models.linear import Linear
+from models.linear import AVAILABLE, Linear
 from models.pruning import cut, sort_units
 from models.scores import Units
 
@@ -98,6 +98,20 @@ def test_a_linear_layers_products_and_gradients_are_those_of_torch(width, out, s
     torch.testing.assert_close(gradients, wanted, atol=1e-5, rtol=1e-5)
     linear.requires_grad_(False)
     torch.testing.assert_close(torch.autograd.grad((linear(used) * weights).sum(), hidden)[0], wanted[0])
+
+
+def test_a_linear_layer_takes_the_fast_product_where_there_is_one_and_leaves_the_rest_to_torch():
+    linear, hidden = Linear(24, 24), torch.randn(3, 24)
+
+    def is_fast(rows: torch.Tensor) -> bool:
+        return "_Product" in linear(rows).grad_fn.name()
+
+    assert is_fast(hidden) == AVAILABLE
+    assert not is_fast(hidden[:0])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not is_fast(hidden)
+    linear.plain = True
+    assert not is_fast(hidden)
 
 
 def test_without_dropout_training_and_evaluation_say_the_same_and_so_does_the_plain_way():

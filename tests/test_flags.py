@@ -41,6 +41,7 @@ DEFAULTS = {
     "rewinding": [*BOTH, *STUDENT, *RECIPE, "--per_device_train_batch_size", "64"],
 }
 STILL = ["--learning_rate", "0"]
+SCORER = ["--task_name", "stsb", "--teacher_model_path", "scorer", "--student_model_path", "scorer"]
 # the rows of dev that select with --selection_split half: earlier results would leak if they ever changed
 SELECTING = [0, 6, 10, 13, 14, 16, 20, 21, 24, 26, 27, 28, 29, 30, 32, 33, 34, 35, 36, 38]
 REPORTING = sorted({*range(DEV)} - {*SELECTING})
@@ -270,6 +271,11 @@ def test_half_precision_rounds_as_its_type_does(run):
         done = run("distillation", flag)
         assert done.metrics["history"][-1]["loss"] == pytest.approx(loss, rel=1e-2)
         assert low < (done.weights() - after).norm() / (after - before).norm() < high
+    exact = run("distillation", *SCORER, *STILL).metrics
+    for flag in ("--use_bf16", "--use_fp16"):
+        rounded = run("distillation", *SCORER, *STILL, flag).metrics
+        for what in ("dev", "report", "teacher"):  # evaluations, too
+            assert 1e-7 < abs(rounded[what]["pearson_corr"] - exact[what]["pearson_corr"]) < 2e-2
 
 
 @covers("--seed", "--do_train", "--model_path")
@@ -349,8 +355,7 @@ def test_overwriting_starts_afresh_and_the_same_command_goes_on(run, monkeypatch
 
 @covers("--selection_metric")
 def test_the_selection_metric_selects(run):
-    scorer = ["--task_name", "stsb", "--teacher_model_path", "scorer", "--student_model_path", "scorer"]
-    flags = [*scorer, "--student_layer", "3", "--log_interval", "1", "--num_train_epochs", "14"]
+    flags = [*SCORER, "--student_layer", "3", "--log_interval", "1", "--num_train_epochs", "14"]
     flags += ["--num_patience_epochs", "0"]
     runs = {name: run("distillation", *flags, "--selection_metric", name) for name in ("pearson_corr", "spearman_corr")}
     runs["corr"], labels = run("distillation", *flags), rows("dev", task="stsb").labels
