@@ -142,7 +142,7 @@ def score(args, folder: Path, way: str) -> dict[str, float]:
 
     In float32, as the stage computes them whatever the precision of the rest.
     """
-    torch.set_float32_matmul_precision("high")  # as in utils.run
+    torch.set_float32_matmul_precision("high")  # as in utils.stage
     labels, device = TASKS[args.task_name].labels, device_of(args)
     teacher, student = (load_model(str(folder / name), labels).to(device) for name in ("teacher", "trial"))
     tokenizer = load_tokenizer(str(folder / "teacher"))

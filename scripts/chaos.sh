@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Pulls the plug on a small chain of all five stages, many times at random moments, and checks that the same commands,
-# started again, end with the metrics of an undisturbed chain and that no file was ever seen half-written.
+# Stops a small chain of all five stages at random moments and right before changes of the disk, by SIGKILL, SIGTERM and
+# SIGINT, and checks that the same commands, started again, end with the metrics of an undisturbed chain.
 #
-#   bash scripts/chaos.sh --kills 20
+#   bash scripts/chaos.sh --kills 20 --stops 40
+#   bash scripts/chaos.sh --kills 0 --all          # at every change of every scenario, by each signal
 #
-# About two seconds a kill on two cores.
+# About two and a half seconds a stop on two cores.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/environment.sh

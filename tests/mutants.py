@@ -245,7 +245,6 @@ def mutated(tree: Path, mutant: Mutant, tests: list[str]) -> int:
 
 def import_libraries() -> None:
     """All that takes long and is none of the project."""
-    import accelerate  # noqa: F401
     import scipy.stats  # noqa: F401
     import sklearn.metrics  # noqa: F401
     import torch

@@ -80,6 +80,54 @@ def test_a_damaged_state_is_named_and_a_pickle_is_never_loaded(tmp_path):
         StateFile(path).load(torch.device("cpu"))
 
 
+def test_a_state_belongs_to_the_run_that_wrote_it(tmp_path):
+    path, cpu = tmp_path / ".ckpt.state", torch.device("cpu")
+    assert StateFile.of_run(path) is None
+    StateFile(path, run_id="one").save({"weight": torch.ones(3)}, cpu)
+    assert StateFile.of_run(path) == "one"
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    assert StateFile(path, run_id="another").load(cpu) is None
+    assert StateFile(path).load(cpu) is None
+    assert torch.equal(torch.get_rng_state(), before)  # which another run's state would have changed
+    assert torch.equal(StateFile(path, run_id="one").load(cpu)["weight"], torch.ones(3))
+    assert not torch.equal(torch.get_rng_state(), before)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match="cannot be read; --overwrite starts afresh"):
+        StateFile.of_run(path)
+
+
+def test_a_run_on_the_cpu_leaves_a_gpu_alone(tmp_path, monkeypatch):
+    def touched(*_):
+        raise AssertionError("a run with --use_cpu has asked the GPU for something")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", touched)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", touched)
+    state = StateFile(tmp_path / ".ckpt.state")
+    state.save({"update": 3}, torch.device("cpu"))
+    assert state.load(torch.device("cpu"))["update"] == 3
+
+
+def test_without_an_interval_states_are_saved_at_evaluations_once_a_minute(tmp_path, monkeypatch, model, tokenizer):
+    now, saved_at = [1000.0], []
+
+    def evaluate_slowly():
+        now[0] += 25
+        return {"acc": 0.5}
+
+    def loss(logits, batch):
+        if (tmp_path / "state").exists():
+            saved_at.append(torch.load(tmp_path / "state")["progress"]["update"])
+        return task_loss(logits, batch)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    recipe = QUICK._replace(num_train_epochs=12, num_patience_epochs=0, log_interval=2)
+    fit(model, make_examples(tokenizer, 16), loss, recipe, evaluate_slowly, "acc", StateFile(tmp_path / "state"))
+    assert sorted(set(saved_at)) == [6, 12, 18]  # every third evaluation, of 24 updates; nothing comes after the last
+    assert saved_at.count(6) == 6
+
+
 def results(folder: Path) -> dict:
     metrics = json.loads((folder / "metrics.json").read_text())
     return {key: value for key, value in metrics.items() if "seconds" not in key}
@@ -259,6 +307,6 @@ def test_a_teacher_made_again_with_the_same_weights_is_the_same_teacher(workplac
     assert "the content of teacher_model_path has changed" in capsys.readouterr().err
 
 
-def test_kills_at_random_moments_change_nothing(capsys):
-    chaos.main(["--kills", "3", "--train", "100"])
-    assert "the same" in capsys.readouterr().out
+def test_kills_at_random_moments_and_stops_at_changes_of_the_disk_change_nothing(capsys):
+    chaos.main(["--kills", "1", "--stops", "2", "--only", "finetune", "--train", "40"])
+    assert "2 stops" in capsys.readouterr().out

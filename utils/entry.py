@@ -29,8 +29,13 @@ def entry_point(*user_errors: type[Exception]) -> Callable[[Callable], Callable]
         def wrapped(argv: list[str] | None = None) -> None:
             with signals.handled():
                 try:
-                    main(argv)
+                    try:
+                        main(argv)
+                    finally:
+                        release()
+                        processes.stop()
                 except KeyboardInterrupt as stopped:
+                    release()  # the signal may have come while this was done
                     log.last_line(str(stopped) or "stopped")
                     sys.exit(getattr(stopped, "status", 130))
                 except (*theirs, *ours, RuntimeError) as error:
@@ -41,8 +46,6 @@ def entry_point(*user_errors: type[Exception]) -> Callable[[Callable], Callable]
                     log.last_line(f"error: {str(error).strip() or type(error).__name__}".splitlines()[0])
                     sys.exit(2 if isinstance(error, theirs) else 1)
                 finally:
-                    release()
-                    processes.stop()
                     log.stop()
 
         return wrapped

@@ -13,6 +13,7 @@ is derived from it. Weights may be deleted to save space: what is left still is 
     .ckpt.lock      held by the process that writes the checkpoint
 """
 
+import argparse
 import enum
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from utils.files import fingerprint, is_locked, read_json, recover, write_json
 from utils.glue import TASKS
 from utils.paths import CHECKPOINT, is_checkpoint, sparsity_of
 from utils.resume import StateFile
-from utils.settings import SETTINGS, differences, run_id
+from utils.settings import SETTINGS, differences, other_rows, run_id
 
 RESULT = "metrics.json"
 SUBMISSION = "submission"  # its key in metrics.json beside the checkpoints: submission_of
@@ -151,11 +152,12 @@ class RunFolder:
         name = made_from.get("checkpoint", "")
         return bool(name) and made_from["result"] == self.identity(name)
 
-    def forget_overwriting(self, names: list[str]) -> None:
-        """Take away the marks of checkpoints that have been made again."""
-        for name in names:
-            if not self.is_stale(name):
-                self.beside(name, "stale").unlink(missing_ok=True)
+    def tidy(self, name: str) -> None:
+        """Take away what stopped runs have left beside a checkpoint that is there; whoever calls it holds its lock."""
+        if self.result(name):
+            self.recover(name)
+            for kind in ("state", "stale"):
+                self.beside(name, kind).unlink(missing_ok=True)
 
     def recover(self, name: str) -> None:
         """Bring back a checkpoint that a process, killed between two renames, had moved aside."""
@@ -184,6 +186,21 @@ def checkpoint_settings(path: str) -> dict[str, Any]:
     """With what the checkpoint in this folder was made, as args.json has it; {} if it was not made here."""
     folder = Path(path)
     return RunFolder(folder.parent).settings(folder.name) if folder.is_dir() else {}
+
+
+def refuse_other_rows(args: argparse.Namespace, settings: dict[str, Any]) -> None:
+    """See that the checkpoints that a stage reads were chosen and measured on the rows of dev that it takes itself.
+
+    Raises:
+        InputError: one was not.
+    """
+    for flag, path in vars(args).items():
+        before = checkpoint_settings(path) if flag.endswith("model_path") else {}
+        if changes := other_rows(before, settings):
+            raise InputError(
+                f"--{flag} {path}: chosen and measured on other rows of dev: {'; '.join(changes)}; "
+                "all stages of a chain take the same"
+            )
 
 
 def run_folders(root: Path) -> list[RunFolder]:

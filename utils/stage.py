@@ -24,7 +24,7 @@ from utils.card import model_card
 from utils.errors import InputError
 from utils.evaluation import evaluate, metrics_of, predict
 from utils.files import has_weights, lock, read_json, release, write_json, write_text, written_beside
-from utils.folder import RESULT, SUBMISSION, RunFolder, State, checkpoint_settings
+from utils.folder import RESULT, SUBMISSION, RunFolder, State, refuse_other_rows
 from utils.glue import TASKS, split_path, write_submission
 from utils.machine import hardware, versions
 from utils.metrics import Metrics, baseline, best_of, only_answer, predictions_of
@@ -32,7 +32,7 @@ from utils.paths import CHECKPOINT
 from utils.reading import Data
 from utils.resume import StateFile
 from utils.seeds import set_seed
-from utils.settings import SETTINGS, differences, other_rows, run_id, settings
+from utils.settings import SETTINGS, differences, run_id, settings
 from utils.tables import diverged_of, footnotes, table
 from utils.tokenizer import Tokenizer, load_tokenizer
 from utils.trackers import Tracker
@@ -71,17 +71,8 @@ class Stage:
             raise InputError(f"{self.script}: runs on one process, found {processes.world_size()}: no torchrun")
         self.settings = settings(args)
         self.tracker = Tracker(getattr(args, "report_to", "none"))
-        self._refuse_other_rows()
+        refuse_other_rows(args, self.settings)
         self._refuse_another_run()
-
-    def _refuse_other_rows(self) -> None:
-        for flag, path in vars(self.args).items():
-            before = checkpoint_settings(path) if flag.endswith("model_path") else {}
-            if changes := other_rows(before, self.settings):
-                raise InputError(
-                    f"--{flag} {path}: chosen and measured on other rows of dev: {'; '.join(changes)}; "
-                    "all stages of a chain take the same"
-                )
 
     def _refuse_another_run(self) -> None:
         changes = self.folder.conflicts(self.settings)
@@ -256,11 +247,18 @@ class Stage:
         if load and self.args.do_test:
             self._submit(load)
         if processes.is_main():
-            self.folder.forget_overwriting(self.names)
+            self._tidy()
         self.tracker.stop()
         logger.info("written to %s", path)
         if diverged := diverged_of({name: result for name, result in results.items() if name in self.names}):
             raise FloatingPointError(f"{path}: {diverged}; the best weights before are kept, --overwrite starts afresh")
+
+    def _tidy(self) -> None:
+        for name in self.names:
+            # another process may be making it again, or the folder be somebody else's
+            with contextlib.suppress(InputError, PermissionError):
+                lock(self.folder.beside(name, "lock"))
+                self.folder.tidy(name)
 
     def _write_metrics(self, metrics: dict[str, Any], results: dict[str, dict]) -> None:
         """Write metrics.json and args.json beside the checkpoints, unless they say so already."""
