@@ -38,7 +38,7 @@ PLACES = (
     "run_*.py",
     *(f"scripts/{name}.py" for name in ("report_data", "sweep*", "submission")),
 )
-LEAST = 60  # seconds that a mutant's tests may take, besides five times what they took before
+LONGEST = 20  # seconds that a test may take of a mutant, besides ten times what it took before
 
 
 class Found(NamedTuple):
@@ -114,8 +114,17 @@ class Select:
 
     options = ("-x",)
 
-    def __init__(self, tests: list[str]):
+    def __init__(self, tests: list[str], found: dict[str, Found]):
         self.order = {name: index for index, name in enumerate(tests)}
+        self.found = found
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item):
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(1))
+        signal.alarm(round(LONGEST + 10 * self.found[item.nodeid].seconds))
+        yield
+        signal.alarm(0)
+        return True
 
     def pytest_collection_modifyitems(self, items):
         items[:] = sorted((item for item in items if item.nodeid in self.order), key=lambda i: self.order[i.nodeid])
@@ -222,9 +231,8 @@ def main() -> None:
 
     def work():
         for mutant in drawn:
-            tests = noticing(mutant, found)
-            seconds = LEAST + 5 * sum(found[test].seconds for test in tests)
-            yield mutant, lambda tree, m=mutant, t=tests: mutated(tree, m, t), seconds
+            selected = Select(noticing(mutant, found), found)
+            yield mutant, lambda tree, m=mutant, s=selected: mutated(tree, m, s), 3600.0
 
     for mutant, status in pool(args.jobs, work()):
         verdict = "SURVIVES" if status in (0, 5) else "noticed"
@@ -233,14 +241,14 @@ def main() -> None:
     print(f"{len(drawn) - len(survivors)} of {len(drawn)} noticed")
 
 
-def mutated(tree: Path, mutant: Mutant, tests: list[str]) -> int:
+def mutated(tree: Path, mutant: Mutant, tests: Select) -> int:
     """Start the tests on a tree with the mutant in it, and no other."""
     for path in {file for file in tree.rglob("*.py") if (ROOT / file.relative_to(tree)).is_file()}:
         original = ROOT / path.relative_to(tree)
         if path.stat().st_size != original.stat().st_size or path.read_bytes() != original.read_bytes():
             shutil.copy2(original, path)
     (tree / mutant.path).write_text(mutant.source)
-    return forked(tree, {test.split("::")[0] for test in tests}, Select(tests), Path(f"{tree}.log"))
+    return forked(tree, {test.split("::")[0] for test in tests.order}, tests, Path(f"{tree}.log"))
 
 
 def import_libraries() -> None:
