@@ -82,6 +82,28 @@ def test_the_training_flags_are_the_loops_recipe(stages_done):
     assert recipe(STAGES["run_distillation"].parse_args([])) == Recipe()
 
 
+SCHEDULERS = ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
+CHOICES = {
+    "lr_scheduler_type": SCHEDULERS,
+    "score": ["knowledgeable", "expressive", "friendly", "random", "magnitude"],
+    "selection_split": ["dev", "half"],
+    "score_split": ["dev", "train"],
+    "layer_choice": ["first", "last", "spaced", "0,1,2,3", "2,5,7,10"],
+    "model_type": ["kd", "ft"],
+    "report_to": ["none", "tensorboard", "trackio", "wandb"],
+}
+
+
+@pytest.mark.parametrize("flag", CHOICES)
+def test_every_choice_is_taken_and_is_all_that_there_is(stages_done, capsys, flag):
+    parse_args = (run_sparsification if "score" in flag else run_distillation).parse_args
+    for choice in CHOICES[flag]:
+        assert getattr(parse_args([f"--{flag}", choice, "--student_model_path", "."]), flag) == choice
+    with pytest.raises(SystemExit):
+        parse_args([f"--{flag}", "x"])
+    assert "'x'" in capsys.readouterr().err
+
+
 ENDS = {  # flag -> its lowest and its highest value, and what lies beyond them
     **dict.fromkeys(["max_train_examples", "max_eval_examples", "per_device_eval_batch_size"], ("1", None, "0", None)),
     **dict.fromkeys(["per_device_train_batch_size", "num_grad_accum_steps"], ("1", None, "0", None)),

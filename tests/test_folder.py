@@ -204,6 +204,8 @@ def test_a_mark_left_by_a_kill_after_the_checkpoint_does_not_make_it_stale(workp
     settings = folder.settings("ckpt")
     folder.overwrite(["ckpt"], settings)
     assert folder.state("ckpt", settings) == State.STALE
+    assert folder.is_being_overwritten("ckpt", settings)
+    assert not folder.is_being_overwritten("ckpt", {**settings, "seed": 5})  # which would be another overwriting
     change(TRIAL / "ckpt" / "metrics.json", train_seconds=12.5)  # made again, and killed before the mark was taken away
     assert folder.state("ckpt", settings) == State.FINISHED
     made = weights_made(TRIAL)
