@@ -1,4 +1,4 @@
-"""Fetches, checks and lays out the files of GLUE tasks; needs nothing but Python.
+"""Fetches, checks and lays out the files of GLUE tasks.
 
     bash scripts/download_glue.sh rte mrpc             # -> datasets/rte/{train,dev,test}.tsv, datasets/mrpc/...
     python3 scripts/glue_files.py --data_dir data rte  # the same, without the shell
@@ -21,6 +21,10 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from utils.glue import SPLITS, TASKS
 
 BASE = "https://dl.fbaipublicfiles.com/"
 CHUNK = 1 << 20  # bytes
@@ -55,25 +59,12 @@ FILES = {
     "cola": [File("glue/data/CoLA.zip", 376971, "f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff")],
     "wnli": [File("glue/data/WNLI.zip", 28999, "ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46")],
 }
-ROWS = {  # of each <split>.tsv, its header not counted
-    "rte": {"train": 2490, "dev": 277, "test": 3000},
-    "mrpc": {"train": 3668, "dev": 408, "test": 1725},
-    "stsb": {"train": 5749, "dev": 1500, "test": 1379},
-    "sst2": {"train": 67349, "dev": 872, "test": 1821},
-    "qnli": {"train": 104743, "dev": 5463, "test": 5463},
-    "qqp": {"train": 363846, "dev": 40430, "test": 390965},
-    "mnli": {
-        "train": 392702,
-        "dev_matched": 9815,
-        "dev_mismatched": 9832,
-        "test_matched": 9796,
-        "test_mismatched": 9847,
-    },
-    "cola": {"train": 8551, "dev": 1043, "test": 1063},
-    "wnli": {"train": 635, "dev": 71, "test": 146},
-}
 ZIP_FOLDERS = {"stsb": "STS-B", "sst2": "SST-2", "cola": "CoLA"}  # the others: the task in capitals
 SAME_FOLDER = {"mnlimm": "mnli"}
+ROWS = {name: {} for name in FILES}  # of each <split>.tsv, its header not counted
+for name, task in TASKS.items():
+    for split, count in zip(SPLITS, task.rows, strict=True):
+        ROWS[SAME_FOLDER.get(name, name)][split + task.suffix * (split != "train")] = count
 NO_HEADER = {("cola", "train"), ("cola", "dev")}
 
 

@@ -25,19 +25,8 @@ from utils.glue import NLI, TASKS
 from utils.tables import table
 
 HEADER = "index\tprediction"
-ROWS = {  # of GLUE's test sets
-    "CoLA": 1063,
-    "SST-2": 1821,
-    "MRPC": 1725,
-    "STS-B": 1379,
-    "QQP": 390965,
-    "MNLI-m": 9796,
-    "MNLI-mm": 9847,
-    "QNLI": 5463,
-    "RTE": 3000,
-    "WNLI": 146,
-    "AX": 1104,
-}
+TASK_NAMES = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "mnlimm", "qnli", "rte", "wnli")  # in GLUE's order
+ROWS = {**{TASKS[name].title: TASKS[name].rows[-1] for name in TASK_NAMES}, "AX": 1104}  # of test sets, by title
 OPTIONAL = ("AX",)
 # what a file may say, by its title; () is a score
 LABELS = {**{task.title: task.values or task.labels for task in TASKS.values()}, "AX": NLI}

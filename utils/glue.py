@@ -30,23 +30,26 @@ class Task(NamedTuple):
     suffix: str = ""  # of dev and test files
     header: bool = True  # in train and dev; test always has one
     skip_short: bool = False  # the official files hold rows broken in two, which the official counts leave out
+    rows: tuple[int, ...] = ()  # of GLUE's train, dev and test files, as their authors count them
 
 
 ENTAILMENT, NLI = ("not_entailment", "entailment"), ("contradiction", "neutral", "entailment")
+EQUIVALENT, DUPLICATE = ("not_equivalent", "equivalent"), ("not_duplicate", "duplicate")
+ACCEPTABLE = ("unacceptable", "acceptable")
 BINARY = ("0", "1")
 PAIR = ("sentence1", "sentence2")
 QUESTIONS = ("question1", "question2")
 TASKS = {
-    "rte": Task("RTE", ENTAILMENT, "acc", PAIR),
-    "mrpc": Task("MRPC", ("not_equivalent", "equivalent"), "acc_and_f1", PAIR, BINARY),
-    "stsb": Task("STS-B", (), "corr", PAIR),
-    "sst2": Task("SST-2", ("negative", "positive"), "acc", ("sentence",), BINARY),
-    "qnli": Task("QNLI", ENTAILMENT, "acc", ("question", "sentence")),
-    "qqp": Task("QQP", ("not_duplicate", "duplicate"), "acc_and_f1", QUESTIONS, BINARY, skip_short=True),
-    "mnli": Task("MNLI-m", NLI, "acc", PAIR, suffix="_matched"),
-    "mnlimm": Task("MNLI-mm", NLI, "acc", PAIR, suffix="_mismatched"),
-    "cola": Task("CoLA", ("unacceptable", "acceptable"), "matthews_corrcoef", ("sentence",), BINARY, header=False),
-    "wnli": Task("WNLI", ENTAILMENT, "acc", PAIR, BINARY),
+    "rte": Task("RTE", ENTAILMENT, "acc", PAIR, rows=(2490, 277, 3000)),
+    "mrpc": Task("MRPC", EQUIVALENT, "acc_and_f1", PAIR, BINARY, rows=(3668, 408, 1725)),
+    "stsb": Task("STS-B", (), "corr", PAIR, rows=(5749, 1500, 1379)),
+    "sst2": Task("SST-2", ("negative", "positive"), "acc", ("sentence",), BINARY, rows=(67349, 872, 1821)),
+    "qnli": Task("QNLI", ENTAILMENT, "acc", ("question", "sentence"), rows=(104743, 5463, 5463)),
+    "qqp": Task("QQP", DUPLICATE, "acc_and_f1", QUESTIONS, BINARY, skip_short=True, rows=(363846, 40430, 390965)),
+    "mnli": Task("MNLI-m", NLI, "acc", PAIR, suffix="_matched", rows=(392702, 9815, 9796)),
+    "mnlimm": Task("MNLI-mm", NLI, "acc", PAIR, suffix="_mismatched", rows=(392702, 9832, 9847)),
+    "cola": Task("CoLA", ACCEPTABLE, "matthews_corrcoef", ("sentence",), BINARY, header=False, rows=(8551, 1043, 1063)),
+    "wnli": Task("WNLI", ENTAILMENT, "acc", PAIR, BINARY, rows=(635, 71, 146)),
 }
 MEANING = {  # what a column holds, where a file calls it by another name than Task.text and "label"
     "#1 String": "sentence1",
