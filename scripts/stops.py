@@ -107,6 +107,7 @@ def _run(folder: Path, command: Command, changes: Any, stop: Stop | None) -> Non
     os.chdir(folder)
     output = open(folder / f"{command.script.__name__}.out", "a", encoding="utf-8")  # noqa: SIM115, until the process ends
     sys.stdout = sys.stderr = output
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored by what runs in the background
     for name in CHANGES:
         setattr(os, name, _counted(getattr(os, name), folder / "outputs", changes, stop))
     command.script.main(["--data_dir", "../datasets", *command.flags])

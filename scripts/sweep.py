@@ -160,7 +160,8 @@ def _look_at_disk(cell: Cell) -> None:
         return
     folder = RunFolder(cell.folder)
     states = {folder.state(name, cell.settings) for name in cell.names}
-    if states <= {State.FINISHED, State.DIVERGED}:
+    is_made = states <= {State.FINISHED, State.DIVERGED}
+    if is_made and folder.is_complete(cell.names, cell.settings.get("do_test", False)):
         diverged = diverged_of({name: folder.result(name) for name in cell.names})
         cell.state, cell.why = (FAILED, f": {diverged}") if diverged else (DONE, "")
     elif (changes := folder.conflicts(cell.settings)) and not cell.settings["overwrite"]:

@@ -16,8 +16,9 @@ import run_pruning
 import run_rewinding
 import run_sparsification
 from models.bert import PrunableBert
-from scripts import report, submission
+from scripts import report, stops, submission
 from scripts import report_data as data
+from scripts.stops import Command, Stop
 from utils.errors import InputError
 from utils.folder import RunFolder, State
 from utils.paths import is_checkpoint, sparsity_of
@@ -187,6 +188,39 @@ def test_a_finished_overwriting_starts_afresh_the_next_time(workplace):
         assert weights_made(TRIAL) != made
         made = weights_made(TRIAL)
     assert not [path.name for path in TRIAL.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("change", [1, 2, 3])
+def test_overwriting_that_is_stopped_before_it_has_marked_all_begins_again(rewind, change):
+    rewind("0", "50", "--seed", "1")
+    flags = [*FLAGS, *STUDENT, *SPARSE, "--data_dir", "datasets", "--seed", "2", "--overwrite"]
+    command = Command(run_rewinding, [*flags, "--teacher_sparsity", "0"])
+    assert stops.start(Path.cwd(), command, Stop(change, signal.SIGKILL)).wait() == -signal.SIGKILL
+    assert {(row.teacher_sparsity, row.seed) for row in reported()} <= {(0, 1), (50, 1)}
+    rewind("0", "--seed", "2", "--overwrite")
+    assert {(row.teacher_sparsity, row.seed) for row in reported()} == {(0, 2)}
+    assert list(read(REWIND / "metrics.json")["sparsity"]) == ["0"]
+
+
+def test_a_table_shows_no_checkpoint_of_other_settings_even_if_nobody_has_marked_it(rewind):
+    rewind("0", "50", "--seed", "1")
+    folder = RunFolder(REWIND)
+    folder.overwrite(["ckpt_50"], {**folder.settings("ckpt_50"), "seed": 2})
+    (REWIND / ".ckpt_0.stale").unlink()  # as when its own process, of several, was stopped before
+    rewind("50", "--seed", "2", "--overwrite")
+    assert list(read(REWIND / "metrics.json")["sparsity"]) == ["50"]
+    assert {(row.teacher_sparsity, row.seed) for row in reported()} == {(0, 1), (50, 2)}
+
+
+def test_what_stops_left_beside_a_finished_checkpoint_goes_without_training(workplace):
+    run_distillation.main([*FLAGS, *PATHS])
+    made, names = weights_made(TRIAL), sorted(path.name for path in TRIAL.iterdir())
+    shutil.copytree(TRIAL / "ckpt", TRIAL / ".ckpt.old")  # replaced, and killed before the old one was removed
+    for kind in ("state", "lock"):
+        (TRIAL / f".ckpt.{kind}").write_bytes(b"left")
+    run_distillation.main([*FLAGS, *PATHS])
+    assert sorted(path.name for path in TRIAL.iterdir()) == names
+    assert weights_made(TRIAL) == made
 
 
 def test_overwriting_one_sparsity_leaves_the_others_of_the_same_settings(rewind):

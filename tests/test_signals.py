@@ -20,7 +20,7 @@ from models.bert import PrunableBert
 from models.losses import task_loss
 from utils.entry import entry_point
 from utils.evaluation import evaluate
-from utils.files import written_beside
+from utils.files import lock, written_beside
 from utils.resume import StateFile
 from utils.signals import deferred
 from utils.training import fit
@@ -151,6 +151,25 @@ def test_elsewhere_a_script_stops_at_once(capsys, number):
     assert cleaned == [True]
     assert capsys.readouterr().err == f"stopped by {number.name}\n"
     assert [signal.getsignal(number) for number in STATUS] == before
+
+
+@both_signals
+def test_a_stop_while_locks_are_let_go_of_is_one_line_too(tmp_path, monkeypatch, capsys, number):
+    unlink = os.unlink
+
+    def stopping(path, **options):
+        monkeypatch.setattr(os, "unlink", unlink)
+        os.kill(os.getpid(), number)
+        unlink(path, **options)
+
+    @entry_point()
+    def main(argv):
+        lock(tmp_path / ".lock")
+        monkeypatch.setattr(os, "unlink", stopping)
+
+    assert status_of(main) == STATUS[number]
+    assert capsys.readouterr().err == f"stopped by {number.name}\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_write_that_is_stopped_leaves_what_was_there(tmp_path):

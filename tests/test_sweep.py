@@ -96,7 +96,7 @@ def test_cells_look_where_the_stages_write(tasks):
     assert set(states(cells)) == {"done"}
 
 
-def test_a_cell_is_done_when_all_its_checkpoints_are_whatever_lies_beside_them(tasks):
+def test_a_cell_is_done_when_all_its_checkpoints_are_and_what_is_derived_from_them(tasks):
     *before, rewind = cells_of()
     for cell in before:
         make(cell)
@@ -104,9 +104,16 @@ def test_a_cell_is_done_when_all_its_checkpoints_are_whatever_lies_beside_them(t
     assert states(cells_of()) == ["done", "done", "done", "waiting"]
     assert states(cells_of("--spread")) == ["done", "done", "done", "waiting", "done"]
     make(rewind)
-    for cell in before:
-        (cell.folder / "metrics.json").unlink()
     assert states(cells_of()) == ["done"] * 4
+    assert states(cells_of(f"--train_flags={TRAINING} --do_test"))[0] == "waiting"  # for its predictions
+    made = (rewind.folder / "ckpt_50" / "model.safetensors").stat().st_mtime_ns
+    metrics = read_json(rewind.folder / "metrics.json")
+    write_json(rewind.folder / "metrics.json", {**metrics, "sparsity": {"0": metrics["sparsity"]["0"]}})
+    assert states(cells_of())[-1] == "waiting"  # stopped between its last checkpoint and its table
+    assert states(cells_of("--spread"))[-2:] == ["done", "waiting"]
+    make(rewind)
+    assert read_json(rewind.folder / "metrics.json") == metrics
+    assert (rewind.folder / "ckpt_50" / "model.safetensors").stat().st_mtime_ns == made
     # a stopped run with --overwrite has begun to make it anew
     teacher = before[0]
     RunFolder(teacher.folder).overwrite(teacher.names, teacher.settings)

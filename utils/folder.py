@@ -81,9 +81,16 @@ class RunFolder:
         """What a checkpoint came to; {} if it is not finished, or stale."""
         return {} if self.is_stale(name) else read_json(self.path / name / RESULT)
 
-    def results(self) -> dict[str, dict[str, Any]]:
-        """What each finished checkpoint came to, by name and ascending teacher sparsity, whichever process made it."""
-        return {name: result for name in self.names() if (result := self.result(name))}
+    def results(self, settings: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+        """What each finished checkpoint came to, by name and ascending teacher sparsity, whichever process made it.
+
+        Args:
+            settings: leaves out checkpoints that were made with others.
+        """
+        results = {name: result for name in self.names() if (result := self.result(name))}
+        if settings is None:
+            return results
+        return {name: result for name, result in results.items() if not differences(self.settings(name), settings)}
 
     def state(self, name: str, settings: dict[str, Any]) -> State:
         """What is there under this name, for a run with these settings."""
@@ -132,15 +139,16 @@ class RunFolder:
     def overwrite(self, names: list[str], settings: dict[str, Any]) -> None:
         """Mark these checkpoints as being made again, and with them all that were made with other settings.
 
-        They stay until they are replaced. Numbers beside them that were made with other settings go at once.
+        They stay until they are replaced. Numbers beside them that were made with other settings go at once. The mark
+        of the first name comes last, so that it stands for all: of a run that is stopped before, nothing has begun.
         """
-        others = [name for name in self.names() if self._changes(name, settings)]
-        for name in dict.fromkeys([*names, *others]):
-            write_json(self.beside(name, "stale"), {"settings": settings, "replaces": self.identity(name)})
-            self.beside(name, "state").unlink(missing_ok=True)
+        others = [name for name in self.names() if name not in names and self._changes(name, settings)]
         if differences(read_json(self.path / SETTINGS), settings):
             for derived in (RESULT, f"{TASKS[settings['task_name']].title}.tsv"):
                 (self.path / derived).unlink(missing_ok=True)
+        for name in [*others, *reversed(names)]:
+            self.beside(name, "state").unlink(missing_ok=True)
+            write_json(self.beside(name, "stale"), {"settings": settings, "replaces": self.identity(name)})
 
     def submission_of(self, name: str, test: Path) -> dict[str, str]:
         """What metrics.json says of a submission file: which checkpoint it is of, and which test set."""
@@ -151,6 +159,20 @@ class RunFolder:
         made_from = read_json(self.path / RESULT).get(SUBMISSION) or {}
         name = made_from.get("checkpoint", "")
         return bool(name) and made_from["result"] == self.identity(name)
+
+    def is_complete(self, names: list[str], do_test: bool = False) -> bool:
+        """Whether a command that makes these finished checkpoints came to its end: all that it derives is there.
+
+        Args:
+            do_test: whether it predicts the test set.
+        """
+        told = read_json(self.path / RESULT)
+        sparsities = {str(sparsity) for name in names if (sparsity := sparsity_of(name)) is not None}
+        if not told or sparsities - {*told.get("sparsity", {})}:
+            return False
+        if do_test and not (self.has_current_submission() and any(self.path.glob("*.tsv"))):
+            return False
+        return not any(self.beside(name, kind).exists() for name in names for kind in ("state", "stale", "lock"))
 
     def tidy(self, name: str) -> None:
         """Take away what stopped runs have left beside a checkpoint that is there; whoever calls it holds its lock."""

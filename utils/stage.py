@@ -92,7 +92,7 @@ class Stage:
 
     def _goes_on(self) -> bool:
         """Whether the same command with --overwrite was stopped before its end."""
-        return any(self.folder.is_being_overwritten(name, self.settings) for name in self.names)
+        return self.folder.is_being_overwritten(self.names[0], self.settings)
 
     def start(self) -> None:
         """Take the folder for this run's checkpoints; when all input is read, so that bad input leaves no trace.
@@ -106,9 +106,9 @@ class Stage:
             for name in self.names:
                 lock(self.folder.beside(name, "lock"))
                 self.folder.recover(name)
+            lock(path / SHARED, wait=True)  # parts of a sweep may begin at the same moment
             if self.args.overwrite and not self._goes_on():
                 self.folder.overwrite(self.names, self.settings)
-            lock(path / SHARED, wait=True)  # parts of a sweep may begin at the same moment
             self._write_settings(path)
             release(path / SHARED)
             log.to_file(path / "log.txt")
@@ -198,7 +198,7 @@ class Stage:
         processes.barrier()
 
     def results(self) -> dict[str, dict[str, Any]]:
-        """What each finished checkpoint of the folder came to, by name, whichever process made it.
+        """What each checkpoint made with this run's settings came to, by name, whichever process made it.
 
         From here to its end this process is the only one to write beside the checkpoints, so that the last one sees
         all.
@@ -207,11 +207,11 @@ class Stage:
             with contextlib.suppress(PermissionError):  # somebody else's folder, to which nothing is to be written
                 lock(self.folder.path / SHARED, wait=True)
         processes.barrier()
-        return self.folder.results()
+        return self.folder.results(self.settings)
 
     def best(self) -> list[str]:
         """The checkpoints that do best by --selection_metric on the selecting rows: several if they tie."""
-        results = self.folder.results()
+        results = self.folder.results(self.settings)
         return best_of({name: result["dev"][self.args.selection_metric] for name, result in results.items()})
 
     def finish(
@@ -234,7 +234,7 @@ class Stage:
             FloatingPointError: training diverged, so that what is kept is the best so far.
             InputError: the test set is to be predicted, and the best checkpoint's weights were deleted.
         """
-        path, results = self.folder.path, self.folder.results()
+        path, results = self.folder.path, self.folder.results(self.settings)
         if processes.is_main():
             self._write_metrics(metrics, results)
         if self.has_started:
@@ -254,7 +254,7 @@ class Stage:
             raise FloatingPointError(f"{path}: {diverged}; the best weights before are kept, --overwrite starts afresh")
 
     def _tidy(self) -> None:
-        for name in self.names:
+        for name in reversed(self.names):  # the mark of the first one stands for all
             # another process may be making it again, or the folder be somebody else's
             with contextlib.suppress(InputError, PermissionError):
                 lock(self.folder.beside(name, "lock"))
