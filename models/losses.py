@@ -50,7 +50,7 @@ def learn_from(teacher_says: Callable[[Any], Tensor], temperature: float = 2.0, 
 
 def distance_to(student_logits: Tensor, temperature: float = 2.0, alpha: float = 0.5) -> Loss:
     """The same loss seen from the teacher: the student is constant, its logits (N, C) are kept by example id."""
-    return lambda logits, batch: distillation_loss(student_logits[batch.ids], logits, batch, temperature, alpha)
+    return lambda logits, batch: distillation_loss(student_logits[batch.example_ids], logits, batch, temperature, alpha)
 
 
 def pkd_loss(student: Features, teacher: Features, attention_mask: Tensor) -> Tensor:

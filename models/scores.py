@@ -71,7 +71,7 @@ def mask_gradients(
     Args:
         model: its forward is called as forward(*batch.inputs, head_mask, neuron_mask); uncut. Compiled code is left
             aside: a compiled backward pass frees what the next loss's needs.
-        batches: each has `inputs`, `cpu_ids` (B,), the places in the file from 0, and what the losses need.
+        batches: each has `inputs`, `example_ids_on_cpu` (B,), the places in the file from 0, and what the losses need.
         losses: functions of (logits, batch) -> (B,).
         group_size: examples; the scores depend on it, 32 is the paper's.
 
@@ -89,13 +89,16 @@ def mask_gradients(
     was_trainable = [parameter.requires_grad for parameter in model.parameters()]
     model.eval().requires_grad_(False)
     for batch in batches:
-        masks = [torch.ones(len(batch.cpu_ids), *shape, device=model.device, requires_grad=True) for shape in shapes]
+        masks = [
+            torch.ones(len(batch.example_ids_on_cpu), *shape, device=model.device, requires_grad=True)
+            for shape in shapes
+        ]
         logits = model.forward(*batch.inputs, *masks)
         gradients = []  # (B, L, H) and (B, L, F) for each loss
         for loss in losses:
             retain = loss is not losses[-1]
             gradients += torch.autograd.grad(loss(logits, batch).sum(), masks, retain_graph=retain)
-        sums.add(gradients, batch.cpu_ids)
+        sums.add(gradients, batch.example_ids_on_cpu)
     for parameter, trainable in zip(model.parameters(), was_trainable, strict=True):
         parameter.requires_grad_(trainable)
     totals = sums.totals()

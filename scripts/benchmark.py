@@ -150,7 +150,7 @@ def score(args, folder: Path, way: str) -> dict[str, float]:
     losses = [task_loss, distance_to(predict(student, dev, GROUP))]
     start = clock(device)
     if way == "ours":
-        batches = dev.by_length(GROUP, window=WINDOW)
+        batches = dev.eval_batches(GROUP, window=WINDOW)
         [normalise(gradients) for gradients in mask_gradients(teacher, batches, losses)]
     else:
         plain_mask_gradients(teacher, dev, losses, args.max_length)

@@ -231,8 +231,8 @@ def compare_windows() -> dict:
     losses = [task_loss, distance_to(torch.zeros(48, 2, device="gpu:0"))]
     fewer, more = (rows.rows(torch.arange(count)).to("gpu:0") for count in (16, 48))
     return compare(
-        lambda: mask_gradients(model, fewer.by_length(4, window=8), losses, group_size=4),
-        lambda: mask_gradients(model, more.by_length(4, window=8), losses, group_size=4),
+        lambda: mask_gradients(model, fewer.eval_batches(4, window=8), losses, group_size=4),
+        lambda: mask_gradients(model, more.eval_batches(4, window=8), losses, group_size=4),
         extra=8,
     )
 

@@ -86,7 +86,7 @@ def test_an_epoch_and_an_evaluation_see_every_example_once(tokenizer, rows, grou
     epoch = examples.epoch(16, torch.Generator().manual_seed(0))
     assert sorted(torch.cat(epoch).tolist()) == list(range(rows))
     assert sorted(map(len, epoch)) == sorted([16] * (rows // 16) + [rows % 16] * (rows % 16 > 0))
-    assert sorted(torch.cat([batch.ids for batch in examples.by_length(16)]).tolist()) == list(range(rows))
+    assert sorted(torch.cat([batch.example_ids for batch in examples.eval_batches(16)]).tolist()) == list(range(rows))
 
 
 def test_batches_of_similar_lengths_hold_little_padding_and_differ_between_epochs(tokenizer):
@@ -101,9 +101,9 @@ def test_batches_of_similar_lengths_hold_little_padding_and_differ_between_epoch
 
 def test_the_papers_way_pads_to_max_length_in_file_order(tokenizer):
     examples = replace(tokenise(random_split(9), tokenizer, 40), pad_to=40, group_by_length=False)
-    batches = list(examples.by_length(4))
+    batches = list(examples.eval_batches(4))
     assert [tuple(batch.input_ids.shape) for batch in batches] == [(4, 40), (4, 40), (1, 40)]
-    assert torch.cat([batch.ids for batch in batches]).tolist() == list(range(9))
+    assert torch.cat([batch.example_ids for batch in batches]).tolist() == list(range(9))
 
 
 def test_labels_are_class_ids_or_scores(tokenizer):

@@ -44,7 +44,7 @@ def test_the_papers_way_of_scoring_gives_the_same_scores(prepared):
     dev = load_examples("rte", str(folder / "data"), "dev", load_tokenizer(str(folder / "teacher")), 32)
     [plain] = benchmark.plain_mask_gradients(teacher, dev, [task_loss], 32)
     teacher.compute_plainly(False)
-    [ours] = mask_gradients(teacher, dev.by_length(16, window=WINDOW), [task_loss])
+    [ours] = mask_gradients(teacher, dev.eval_batches(16, window=WINDOW), [task_loss])
     for kind, other in zip(ours, plain, strict=True):
         torch.testing.assert_close(kind, other, atol=1e-6, rtol=1e-4)
 

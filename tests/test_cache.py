@@ -21,7 +21,7 @@ def load(data, tokenizer, max_length=30, **options):
 
 
 def same(one, other) -> bool:
-    names = ("tokens", "offsets", "lengths", "seconds", "labels")
+    names = ("tokens", "offsets", "lengths", "segment_b_start", "labels")
     return all(torch.equal(getattr(one, name), getattr(other, name)) for name in names)
 
 

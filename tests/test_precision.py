@@ -81,9 +81,9 @@ def test_a_compiled_model_is_scored_for_several_losses(tokenizer):
     torch.manual_seed(0)
     examples = tokenise(Split([f"w{n} w{2 * n}" for n in range(9)], None, [n % 2 for n in range(9)]), tokenizer, 20)
     model, losses = PrunableBert(small_config()), [task_loss, distance_to(torch.randn(9, 2))]
-    eager = mask_gradients(model, examples.by_length(4), losses)
+    eager = mask_gradients(model, examples.eval_batches(4), losses)
     model.compile(backend="aot_eager", dynamic=True)  # as the default does, its backward pass frees what it has read
-    for ours, other in zip(mask_gradients(model, examples.by_length(4), losses), eager, strict=True):
+    for ours, other in zip(mask_gradients(model, examples.eval_batches(4), losses), eager, strict=True):
         torch.testing.assert_close(ours, other, atol=1e-6, rtol=1e-4)
 
 

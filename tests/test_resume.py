@@ -51,7 +51,7 @@ def test_training_goes_on_bit_for_bit(tmp_path, model, tokenizer, recipe, stop, 
         seen = []
 
         def loss(logits, batch):
-            seen.append(len(batch.ids))
+            seen.append(len(batch.example_ids))
             if stop and len(seen) > stop * recipe.num_grad_accum_steps:
                 raise Stopped
             return task_loss(logits, batch)

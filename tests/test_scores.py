@@ -49,7 +49,7 @@ def by_definition(model, dev, loss, size=32) -> Units:
 def test_any_batching_gives_the_scores_of_the_definition(teacher, dev, batch_size, window, group_size):
     student_logits = torch.randn(75, 2, generator=torch.Generator().manual_seed(0))
     losses = [task_loss, distance_to(student_logits)]
-    batches = dev.by_length(batch_size, window=window)
+    batches = dev.eval_batches(batch_size, window=window)
     for ours, loss in zip(mask_gradients(teacher, batches, losses, group_size), losses, strict=True):
         for kind, expected in zip(ours, by_definition(teacher, dev, loss, group_size), strict=True):
             torch.testing.assert_close(kind, expected, atol=1e-6, rtol=1e-4)
@@ -70,24 +70,24 @@ def test_memory_does_not_grow_with_the_rows(teacher, dev):
             held.append(bytes_held((4, 128)))
             yield batch
 
-    mask_gradients(teacher, measured(dev.by_length(8, window=16)), [task_loss], group_size=2)
+    mask_gradients(teacher, measured(dev.eval_batches(8, window=16)), [task_loss], group_size=2)
     assert max(held) < 30 * row  # a batch's masks and gradients, the 8 groups of a window, the total; not all 38 groups
 
 
 def test_a_gradient_that_is_not_finite_is_named(teacher, dev):
     def loss(logits, batch):
-        return logits.sum(-1) * torch.where(batch.ids == 70, torch.inf, 1.0)
+        return logits.sum(-1) * torch.where(batch.example_ids == 70, torch.inf, 1.0)
 
     with pytest.raises(FloatingPointError, match="the gradients of examples 65 to 96 of those that score are not fin"):
-        mask_gradients(teacher, dev.by_length(16), [task_loss, loss])
+        mask_gradients(teacher, dev.eval_batches(16), [task_loss, loss])
     assert all(parameter.requires_grad for parameter in teacher.parameters())
 
 
 def test_a_loss_that_moves_no_mask_is_said(teacher, dev, caplog):
     with caplog.at_level("WARNING", logger="stark"):
-        mask_gradients(teacher, dev.by_length(16), [task_loss])
+        mask_gradients(teacher, dev.eval_batches(16), [task_loss])
         assert not caplog.messages
-        mask_gradients(teacher, dev.by_length(16), [lambda logits, batch: 0 * logits.sum(-1)])
+        mask_gradients(teacher, dev.eval_batches(16), [lambda logits, batch: 0 * logits.sum(-1)])
     [line] = caplog.messages
     assert "all its gradients are 0" in line
 
@@ -132,14 +132,14 @@ def test_one_row_of_nan_in_the_test_set_is_no_class(workplace, capsys):
 def test_padding_length_changes_no_score(teacher, dev):
     padded = replace(dev, pad_to=64)
     for ours, longer in zip(
-        *(mask_gradients(teacher, data.by_length(16), [task_loss])[0] for data in (dev, padded)), strict=True
+        *(mask_gradients(teacher, data.eval_batches(16), [task_loss])[0] for data in (dev, padded)), strict=True
     ):
         torch.testing.assert_close(ours, longer, atol=1e-6, rtol=1e-4)
 
 
 def test_scoring_leaves_weights_and_their_gradients_alone(teacher, dev):
     before = {name: parameter.clone() for name, parameter in teacher.named_parameters()}
-    mask_gradients(teacher, dev.by_length(32), [task_loss])
+    mask_gradients(teacher, dev.eval_batches(32), [task_loss])
     for name, parameter in teacher.named_parameters():
         assert torch.equal(parameter, before[name])
         assert parameter.grad is None
@@ -149,7 +149,7 @@ def test_scoring_leaves_weights_and_their_gradients_alone(teacher, dev):
 def test_scores_of_a_regression(dev):
     torch.manual_seed(0)
     model = PrunableBert(small_config(num_labels=1, vocab_size=106, max_position_embeddings=64))
-    [gradients] = mask_gradients(model, dev.by_length(32), [lambda logits, batch: (logits.squeeze(-1) - 1) ** 2])
+    [gradients] = mask_gradients(model, dev.eval_batches(32), [lambda logits, batch: (logits.squeeze(-1) - 1) ** 2])
     assert gradients.head.shape == (3, 4)
     assert gradients.neuron.shape == (3, 32)
     assert (gradients.head > 0).all()
@@ -174,7 +174,7 @@ def test_knowledgeable_is_the_interpolation():
 
 class Labels:
     def __init__(self, labels, ids=None):
-        self.labels, self.ids = labels, ids
+        self.labels, self.example_ids = labels, ids
 
 
 def test_distillation_loss_by_hand():

@@ -62,7 +62,7 @@ def test_training_finishes_its_update_saves_and_goes_on_from_there(tmp_path, cap
 
     def train(model, saved=None, stop=None):
         def loss(logits, batch):
-            made.append(len(batch.ids))
+            made.append(len(batch.example_ids))
             if len(made) == stop:
                 os.kill(os.getpid(), number)
             return task_loss(logits, batch)

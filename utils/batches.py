@@ -29,8 +29,10 @@ class Batch(NamedTuple):
     token_type_ids: Tensor  # (B, T), 0 up to the first [SEP], 1 after it
     attention_mask: Tensor  # (B, T), true on tokens
     labels: Tensor  # (B,), class ids or scores
-    ids: Tensor  # (B,), places in the file from 0
-    cpu_ids: Tensor  # (B,), the same on the CPU, so that nobody waits for a device to hear what was planned here
+    example_ids: Tensor  # (B,), places in the file from 0
+    example_ids_on_cpu: (
+        Tensor  # (B,), the same on the CPU, so that nobody waits for a device to hear what was planned here
+    )
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,7 +47,7 @@ class Examples:
     tokens: Tensor  # (all tokens,), example after example
     offsets: Tensor  # (N,), where each begins
     lengths: Tensor  # (N,), on the CPU, where batches are planned
-    seconds: Tensor  # (N,), place of the first token of type 1 within the example
+    segment_b_start: Tensor  # (N,), place of the first token of type 1 within the example
     labels: Tensor  # (N,), long class ids or float scores
     pad_id: int
     pad_to: int | None = None  # tokens; None pads to the longest of the batch
@@ -57,19 +59,19 @@ class Examples:
         return len(self.lengths)
 
     @property
-    def ids(self) -> Tensor:
+    def example_ids(self) -> Tensor:
         """Places in the file, (N,): with `labels`, all that a loss asks of a batch."""
         return torch.arange(len(self), device=self.labels.device)
 
     def to(self, device: torch.device | str) -> "Examples":
         """The same with its arrays on a device, where batches are then made."""
-        moved = {name: getattr(self, name).to(device) for name in ("tokens", "offsets", "seconds", "labels")}
+        moved = {name: getattr(self, name).to(device) for name in ("tokens", "offsets", "segment_b_start", "labels")}
         return replace(self, **moved)
 
     def rows(self, ids: Tensor) -> "Examples":
         """Only the examples with these ids (n,), which count from 0 anew."""
         there = ids.to(self.offsets.device)
-        picked = {name: getattr(self, name)[there] for name in ("offsets", "seconds", "labels")}
+        picked = {name: getattr(self, name)[there] for name in ("offsets", "segment_b_start", "labels")}
         places = ids if self.places is None else self.places[ids]
         return replace(self, lengths=self.lengths[ids], places=places, **picked)
 
@@ -83,14 +85,14 @@ class Examples:
     def batch(self, ids: Tensor) -> Batch:
         """The examples with these ids (B,), in this order."""
         width = self.pad_to or -(-int(self.lengths[ids].max()) // self.pad_multiple) * self.pad_multiple
-        cpu_ids = ids
+        example_ids_on_cpu = ids
         lengths, ids = (tensor.to(self.tokens.device, non_blocking=True) for tensor in (self.lengths[ids], ids))
         places = torch.arange(width, device=self.tokens.device)  # (T,)
         mask = places < lengths[:, None]  # (B, T)
         index = (self.offsets[ids, None] + places).clamp_(max=len(self.tokens) - 1)
         input_ids = self.tokens[index].masked_fill_(~mask, self.pad_id)
-        token_type_ids = ((places >= self.seconds[ids, None]) & mask).to(input_ids.dtype)
-        return Batch(input_ids, token_type_ids, mask, self.labels[ids], ids, cpu_ids)
+        token_type_ids = ((places >= self.segment_b_start[ids, None]) & mask).to(input_ids.dtype)
+        return Batch(input_ids, token_type_ids, mask, self.labels[ids], ids, example_ids_on_cpu)
 
     def epoch(self, batch_size: int, generator: torch.Generator) -> list[Tensor]:
         """Every example once, in random batches of similar lengths; the last one may be short.
@@ -108,7 +110,9 @@ class Examples:
         ]
         return [batches[index] for index in torch.randperm(len(batches), generator=generator).tolist()]
 
-    def by_length(self, batch_size: int, start: int = 0, step: int = 1, window: int | None = None) -> Iterator[Batch]:
+    def eval_batches(
+        self, batch_size: int, start: int = 0, step: int = 1, window: int | None = None
+    ) -> Iterator[Batch]:
         """Every example once, the longest first; in file order without grouping by length.
 
         Of these batches, every `step`-th from number `start` on. With a window, so many examples in file order at a

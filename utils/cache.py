@@ -20,7 +20,7 @@ from utils.glue import TASKS, read_split, split_path
 from utils.tokenizer import Tokenizer
 
 logger = logging.getLogger("stark")
-FORMAT = "2"  # to be raised when the reader or the tokenising changes what it makes of a file
+FORMAT = "3"  # to be raised when the reader or the tokenising changes what it makes of a file
 ARRAYS = [field.name for field in fields(Examples) if field.type in (Tensor, "Tensor")]
 
 

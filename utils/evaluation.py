@@ -38,11 +38,11 @@ def predict(model: nn.Module, examples: Examples, batch_size: int, dtype: torch.
     model.eval()
     logits = torch.zeros(len(examples), model.config.num_labels, device=_device(model))
     # several processes take turns at the batches of one, so that the sum of their logits is what one alone would say
-    batches = examples.by_length(batch_size, processes.rank(), processes.world_size())
+    batches = examples.eval_batches(batch_size, processes.rank(), processes.world_size())
     turns = len(range(processes.rank(), math.ceil(len(examples) / batch_size), processes.world_size()))
     with torch.inference_mode(), autocast(model, dtype):
         for batch in progress(batches, total=turns, desc="predicting", unit="batch", delay=DELAY):
-            logits[batch.ids] = model(*batch.inputs).float()
+            logits[batch.example_ids] = model(*batch.inputs).float()
     logits = processes.all_reduce_sum(logits)
     _check_finite(logits, examples)
     return logits
@@ -80,7 +80,7 @@ def frozen(
     """
     if cached:
         logits = predict(teacher, examples, batch_size, dtype)
-        return lambda batch: logits[batch.ids]
+        return lambda batch: logits[batch.example_ids]
     teacher.eval()
 
     def ask(batch: Batch) -> Tensor:

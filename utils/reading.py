@@ -52,7 +52,7 @@ def reader(
         limit = args.max_train_examples if split == "train" else args.max_eval_examples
         with processes.main_first():  # the others find the tokens in the cache
             examples = load_examples(args.task_name, args.data_dir, split, tokenizer, max_length, limit)
-        if token_types < 2 and bool((examples.seconds < examples.lengths).any()):
+        if token_types < 2 and bool((examples.segment_b_start < examples.lengths).any()):
             raise InputError(
                 f"{split_path(args.task_name, args.data_dir, split)}: pairs of sentences, which take two token types; "
                 f"type_vocab_size of the model's config.json is {token_types}"

@@ -149,8 +149,8 @@ class Stage:
         if self.dtype or self.args.compile:
             logger.info("scores are computed in float32, not compiled; the flags' precision is that of the evaluations")
         batch_size = self.args.per_device_eval_batch_size
-        total = sum(-(-len(rows) // batch_size) for rows in examples.ids.split(window))
-        batches = examples.by_length(batch_size, window=window)
+        total = sum(-(-len(rows) // batch_size) for rows in examples.example_ids.split(window))
+        batches = examples.eval_batches(batch_size, window=window)
         return log.progress(batches, total=total, desc="scoring", unit="batch", delay=3)
 
     def evaluate(self, model: nn.Module, examples: Any) -> Metrics:
