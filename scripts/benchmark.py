@@ -104,6 +104,7 @@ def rewind(args, folder: Path, way: str) -> dict[str, float]:
             *("--task_name", args.task_name, "--data_dir", str(folder / "data"), "--output_dir", str(folder / way)),
             *("--teacher_model_path", str(folder / "stark"), "--student_model_path", str(folder / source)),
             *("--num_train_epochs", str(EPOCHS), "--num_patience_epochs", "0", "--overwrite"),
+            *("--per_device_train_batch_size", str(BATCH_SIZE)),  # whatever the task's is
             *("--log_interval", (folder / "interval").read_text(), *student, *shared_flags(args)),
             *(PAPER if way == "paper" else []),
         ]

@@ -16,32 +16,22 @@ TASK=$1
 shift
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
 
-# each task's settings: batch size, learning rate, epochs
-case $TASK in
-  rte | mrpc | stsb | cola | wnli) set -- 16 3e-5 10 "$@" ;;
-  sst2 | qnli) set -- 32 3e-5 5 "$@" ;;
-  qqp | mnli | mnlimm) set -- 32 3e-5 3 "$@" ;;
-  *) fail "no such task: $TASK" ;;
-esac
-BATCH_SIZE=${BATCH_SIZE:-$1}
-LEARNING_RATE=${LEARNING_RATE:-$2}
-TEACHER_EPOCHS=${TEACHER_EPOCHS:-$3}
-STUDENT_EPOCHS=${STUDENT_EPOCHS:-$3}
-shift 3
 MODEL_PATH=${MODEL_PATH:-bert-base-uncased}
 DATA_DIR=${DATA_DIR:-datasets}
 STUDENT_LAYERS=${STUDENT_LAYERS-4}
 STUDENT_SPARSITIES=${STUDENT_SPARSITIES-70}
 LAMS=${LAMS:-0.5}
+: "${BATCH_SIZE:=}" "${LEARNING_RATE:=}" "${TEACHER_EPOCHS:=}" "${STUDENT_EPOCHS:=}" # blank: the task's own
 
 # what every call of a stage gets; flags from the command line come last and count
 COMMON=(--task_name "$TASK" --data_dir "$DATA_DIR")
-TRAINING=("${COMMON[@]}" --per_device_train_batch_size "$BATCH_SIZE" --learning_rate "$LEARNING_RATE")
-FINETUNING=("${TRAINING[@]}" --model_path "$MODEL_PATH" --num_train_epochs "$TEACHER_EPOCHS")
+TRAINING=("${COMMON[@]}" ${BATCH_SIZE:+--per_device_train_batch_size "$BATCH_SIZE"}
+  ${LEARNING_RATE:+--learning_rate "$LEARNING_RATE"})
+FINETUNING=("${TRAINING[@]}" --model_path "$MODEL_PATH" ${TEACHER_EPOCHS:+--num_train_epochs "$TEACHER_EPOCHS"})
 PRUNING=("${COMMON[@]}")
-DISTILLATION=("${TRAINING[@]}" --num_train_epochs "$STUDENT_EPOCHS")
+DISTILLATION=("${TRAINING[@]}" ${STUDENT_EPOCHS:+--num_train_epochs "$STUDENT_EPOCHS"})
 SPARSIFICATION=("${COMMON[@]}")
-REWINDING=("${TRAINING[@]}" --num_train_epochs "$STUDENT_EPOCHS")
+REWINDING=("${DISTILLATION[@]}")
 
 # which stages, by number, know a flag; what follows it up to the next one is its value
 STAGES=

@@ -9,10 +9,5 @@ TASKS="rte"
 DATA_DIR=${DATA_DIR:-datasets} # holds the tasks' folders; may be set from outside
 
 for TASK in $TASKS; do
-  python run_pruning.py \
-    --model_type ft \
-    --model_path "outputs/finetune/ft_$TASK/ckpt" \
-    --task_name "$TASK" \
-    --data_dir "$DATA_DIR" \
-    "$@"
+  python run_pruning.py --task_name "$TASK" --data_dir "$DATA_DIR" "$@"
 done

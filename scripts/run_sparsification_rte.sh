@@ -12,12 +12,7 @@ STUDENT_LAYERS="4"      # layers kept; "" for no such student
 LAMS="0.5"              # shares of expressiveness
 
 sparsify() {
-  python run_sparsification.py \
-    --model_type kd \
-    --teacher_model_path "outputs/finetune/ft_$TASK/ckpt" \
-    --task_name "$TASK" \
-    --data_dir "$DATA_DIR" \
-    "$@"
+  python run_sparsification.py --task_name "$TASK" --data_dir "$DATA_DIR" "$@"
 }
 
 for TASK in $TASKS; do

@@ -24,8 +24,6 @@ SCRIPTS = {
     "stark": run_sparsification,
     "rewind": run_rewinding,
 }
-# by task, where the defaults of the scripts, which are RTE's, do not fit: batch size, epochs
-SIZES = {"sst2": (32, 5), "qnli": (32, 5), "qqp": (32, 3), "mnli": (32, 3), "mnlimm": (32, 3)}
 # of a cell; elsewhere: another process is making it
 WAITING, ELSEWHERE, RUNNING, DONE = "waiting", "elsewhere", "running", "done"
 FAILED, REFUSED, LEFT_OUT = "failed", "refused", "left out"
@@ -79,9 +77,6 @@ def grid(args: argparse.Namespace) -> list[Cell]:
     methods = [{"lam": lam} for lam in args.lam if SCORES[0] in args.score]
     methods += [{"score": score} for score in args.score if score != SCORES[0]]
     for seed, task in itertools.product(args.seed, args.task_name):
-        batch_size, epochs = SIZES.get(task, (16, 10))
-        sizes = ["--per_device_train_batch_size", batch_size, "--num_train_epochs", epochs]
-        training = [*sizes, *args.train_flags]  # the later one of two same flags counts
 
         def cell(stage, where, flags, needs, names=(CHECKPOINT,), seed=seed, task=task):
             folder = Path(args.output_dir, f"seed_{seed}", stage)
@@ -90,7 +85,7 @@ def grid(args: argparse.Namespace) -> list[Cell]:
             cells.append(Cell(stage, task, flags, folder / where, list(names), needs))
             return cells[-1]
 
-        teacher = cell("finetune", f"ft_{task}", ["--model_path", args.model_path, *training], [])
+        teacher = cell("finetune", f"ft_{task}", ["--model_path", args.model_path, *args.train_flags], [])
         of_teacher = ["--teacher_model_path", teacher.output]
         pruned = None
         if args.student_sparsity:
@@ -98,7 +93,7 @@ def grid(args: argparse.Namespace) -> list[Cell]:
         for student in students:
             source = pruned if "student_sparsity" in student else teacher
             start = ["--student_model_path", source.output]
-            trial_flags = [*as_flags(student), *start, *of_teacher, *training]
+            trial_flags = [*as_flags(student), *start, *of_teacher, *args.train_flags]
             trial = cell("distil", place(task, student), trial_flags, [teacher, source])
             for method in methods:
                 at, where = as_flags({**student, **method}), place(task, student, method)
@@ -107,7 +102,7 @@ def grid(args: argparse.Namespace) -> list[Cell]:
                 sparse = ["--teacher_model_path", stark.output, "--teacher_sparsity"]
                 for part in [[s] for s in args.teacher_sparsity] if args.spread else [args.teacher_sparsity]:
                     names = [checkpoint_name(s) for s in part]
-                    cell("rewind", where, [*at, *start, *training, *sparse, *part], [source, stark], names)
+                    cell("rewind", where, [*at, *start, *args.train_flags, *sparse, *part], [source, stark], names)
     return cells
 
 

@@ -74,6 +74,21 @@ def test_defaults_of_every_stage(stages_done, name):
     assert vars(STAGES[name].parse_args([])) == {**COMMON, **DEFAULTS[name], "stage": name.removeprefix("run_")}
 
 
+@pytest.mark.parametrize(
+    ("tasks", "batch_size", "epochs"),
+    [("rte mrpc stsb cola wnli", 16, 10), ("sst2 qnli", 32, 5), ("qqp mnli mnlimm", 32, 3)],
+)
+def test_a_task_has_sizes_of_training_of_its_own_and_a_flag_counts_more(tmp_path, tasks, batch_size, epochs):
+    for task in tasks.split():
+        (tmp_path / task).mkdir()
+        flags = ["--task_name", task, "--data_dir", str(tmp_path)]
+        found = recipe(run_finetuning.parse_args(flags))
+        assert (found.batch_size, found.learning_rate, found.num_train_epochs) == (batch_size, 3e-5, epochs)
+        given = ["--per_device_train_batch_size", "7", "--learning_rate", "0", "--num_train_epochs", "1"]
+        found = recipe(run_finetuning.parse_args([*flags, *given]))
+        assert (found.batch_size, found.learning_rate, found.num_train_epochs) == (7, 0, 1)
+
+
 def test_the_training_flags_are_the_loops_recipe(stages_done):
     flags = ["--num_train_epochs", "3", "--per_device_train_batch_size", "7", "--use_bf16", "--no_exact_shortcuts"]
     found = recipe(STAGES["run_distillation"].parse_args(flags))

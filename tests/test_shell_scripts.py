@@ -11,6 +11,7 @@ import run_finetuning
 import run_pruning
 import run_rewinding
 import run_sparsification
+from utils.glue import TASKS, Sizes
 
 ROOT = Path(__file__).parent.parent
 STAGES = {
@@ -31,17 +32,13 @@ def run(tmp_path, monkeypatch):
     python.parent.mkdir()
     python.write_text(f'#!/bin/sh\nprintf "%s\\037" "$@" >> {calls}\necho >> {calls}\n')
     python.chmod(0o755)
-    for folder in (
-        "finetune/ft_rte",
-        "prune/ft_rte",
-        "distil/layer_dropped/kd_4_rte",
-        "distil/parameter_pruned/kd_70_rte",
-    ):
-        (tmp_path / "outputs" / folder / "ckpt").mkdir(parents=True)
-    for student in ("layer_dropped/kd_4", "parameter_pruned/kd_70"):
-        for score in ("0.5", "random"):
-            (tmp_path / "outputs/stark" / f"{student}_rte_{score}" / "ckpt").mkdir(parents=True)
-    (tmp_path / "datasets" / "rte").mkdir(parents=True)
+    students = ("layer_dropped/kd_4", "parameter_pruned/kd_70")
+    for task in ("rte", "sst2"):
+        (tmp_path / "datasets" / task).mkdir(parents=True)
+        folders = [f"finetune/ft_{task}", f"prune/ft_{task}", *(f"distil/{student}_{task}" for student in students)]
+        folders += [f"stark/{student}_{task}_{score}" for student in students for score in ("0.5", "random")]
+        for folder in folders:
+            (tmp_path / "outputs" / folder / "ckpt").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
 
     def run(script: str, *words: str, **variables: str) -> tuple[int, str, list[list[str]]]:
@@ -103,11 +100,33 @@ def test_flags_of_a_chain_count_more_than_its_variables(run):
     assert parsed["run_rewinding.py"].teacher_model_path == "outputs/stark/layer_dropped/kd_4_rte_random/ckpt"
 
 
+def test_a_chain_leaves_the_sizes_of_training_to_the_task_unless_told(run):
+    def sizes(**variables: str) -> dict[str, tuple]:
+        parsed = by_stage(run("run_chain.sh", "sst2", **variables)[2])
+        return {
+            name: tuple(getattr(args, size) for size in Sizes._fields)
+            for name, args in parsed.items()
+            if "num_train_epochs" in args
+        }
+
+    training = ("run_finetuning.py", "run_distillation.py", "run_rewinding.py")
+    assert sizes() == dict.fromkeys(training, tuple(TASKS["sst2"].sizes))
+    given = {"BATCH_SIZE": "8", "LEARNING_RATE": "1e-4", "TEACHER_EPOCHS": "2", "STUDENT_EPOCHS": "4"}
+    assert sizes(**given) == {name: (8, 1e-4, 2 if "finetuning" in name else 4) for name in training}
+
+
+def test_a_task_that_there_is_not_is_refused_by_the_first_stage(run, capsys):
+    _, _, [(_, *words), *_] = run("run_chain.sh", "snli")
+    with pytest.raises(SystemExit) as stop:
+        run_finetuning.parse_args(words)
+    assert stop.value.code == 2
+    assert "--task_name: invalid choice: 'snli'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "no task; usage"),
-        (["snli"], "no such task: snli"),
         (["rte", "--no_such_flag", "1"], "--no_such_flag: no stage knows this flag"),
         (["rte", "96"], "96: expected a flag"),
         (["rte", "--lam", "1"], "--lam: set by a variable of this script"),

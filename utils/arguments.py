@@ -79,18 +79,18 @@ def argument_parser(doc: str, stage: str, model_types: tuple[str, ...]) -> Parse
 
 
 def add_training_flags(parser: Parser, do_flag: str) -> None:
-    """How to train, for the stages that do; the defaults are the paper's for RTE."""
+    """How to train, for the stages that do; the task has the defaults of its sizes, the others are the paper's."""
     add, default = parser.add_argument_group("training").add_argument, Recipe()
-    add("--per_device_train_batch_size", type=number(int, 1), default=default.batch_size, help="examples (default 16)")
+    add("--per_device_train_batch_size", type=number(int, 1), help="examples (default the task's: 16 or 32)")
     add(
         "--num_grad_accum_steps",
         type=number(int, 1),
         default=default.num_grad_accum_steps,
         help="batches per update (default 1)",
     )
-    add("--learning_rate", type=number(float, 0), default=default.learning_rate, help="peak (default 3e-5)")
+    add("--learning_rate", type=number(float, 0), help="peak (default the task's: 3e-5)")
     add("--weight_decay", type=number(float, 0), default=default.weight_decay, help="(default 1e-2; 0 is off)")
-    add("--num_train_epochs", type=number(int, 1), default=default.num_train_epochs, help="(default 10)")
+    add("--num_train_epochs", type=number(int, 1), help="(default the task's: 3, 5 or 10)")
     add(
         "--num_patience_epochs",
         type=number(int, 0),
@@ -218,6 +218,7 @@ def parse(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
         SystemExit: status 2 and one line, for a flag out of range.
     """
     args = parser.parse_args(argv)
+    _fill_in_sizes(args)
     metric = TASKS[args.task_name].metric
     if "selection_metric" in args:
         args.selection_metric = args.selection_metric or metric
@@ -241,6 +242,13 @@ def parse(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
         args.no_teacher_cache = True
     task_folder(args.task_name, args.data_dir)
     return args
+
+
+def _fill_in_sizes(args: argparse.Namespace) -> None:
+    """Give the flags of a training's size that were not given the values of the task."""
+    for flag, size in TASKS[args.task_name].sizes._asdict().items():
+        if flag in args and getattr(args, flag) is None:
+            setattr(args, flag, size)
 
 
 def inside_weights(args: argparse.Namespace) -> dict[str, float]:

@@ -19,6 +19,14 @@ from utils.readers import find_columns, is_quoted, listed, other_kind, shown, ts
 logger = logging.getLogger("stark")
 
 
+class Sizes(NamedTuple):
+    """How large a training is; the fields are the names of the flags whose defaults they are."""
+
+    per_device_train_batch_size: int = 16  # examples
+    learning_rate: float = 3e-5  # peak
+    num_train_epochs: int = 10
+
+
 class Task(NamedTuple):
     """A GLUE task: its labels, its metric, and what its files hold."""
 
@@ -31,23 +39,27 @@ class Task(NamedTuple):
     header: bool = True  # in train and dev; test always has one
     skip_short: bool = False  # the official files hold rows broken in two, which the official counts leave out
     rows: tuple[int, ...] = ()  # of GLUE's train, dev and test files, as their authors count them
+    sizes: Sizes = Sizes()  # the paper's for RTE
 
 
 ENTAILMENT, NLI = ("not_entailment", "entailment"), ("contradiction", "neutral", "entailment")
 EQUIVALENT, DUPLICATE = ("not_equivalent", "equivalent"), ("not_duplicate", "duplicate")
-ACCEPTABLE = ("unacceptable", "acceptable")
+ACCEPTABLE, SENTIMENT = ("unacceptable", "acceptable"), ("negative", "positive")
 BINARY = ("0", "1")
 PAIR = ("sentence1", "sentence2")
 QUESTIONS = ("question1", "question2")
+MEDIUM, LARGE = Sizes(32, num_train_epochs=5), Sizes(32, num_train_epochs=3)
 TASKS = {
     "rte": Task("RTE", ENTAILMENT, "acc", PAIR, rows=(2490, 277, 3000)),
     "mrpc": Task("MRPC", EQUIVALENT, "acc_and_f1", PAIR, BINARY, rows=(3668, 408, 1725)),
     "stsb": Task("STS-B", (), "corr", PAIR, rows=(5749, 1500, 1379)),
-    "sst2": Task("SST-2", ("negative", "positive"), "acc", ("sentence",), BINARY, rows=(67349, 872, 1821)),
-    "qnli": Task("QNLI", ENTAILMENT, "acc", ("question", "sentence"), rows=(104743, 5463, 5463)),
-    "qqp": Task("QQP", DUPLICATE, "acc_and_f1", QUESTIONS, BINARY, skip_short=True, rows=(363846, 40430, 390965)),
-    "mnli": Task("MNLI-m", NLI, "acc", PAIR, suffix="_matched", rows=(392702, 9815, 9796)),
-    "mnlimm": Task("MNLI-mm", NLI, "acc", PAIR, suffix="_mismatched", rows=(392702, 9832, 9847)),
+    "sst2": Task("SST-2", SENTIMENT, "acc", ("sentence",), BINARY, rows=(67349, 872, 1821), sizes=MEDIUM),
+    "qnli": Task("QNLI", ENTAILMENT, "acc", ("question", "sentence"), rows=(104743, 5463, 5463), sizes=MEDIUM),
+    "qqp": Task(
+        "QQP", DUPLICATE, "acc_and_f1", QUESTIONS, BINARY, skip_short=True, rows=(363846, 40430, 390965), sizes=LARGE
+    ),
+    "mnli": Task("MNLI-m", NLI, "acc", PAIR, suffix="_matched", rows=(392702, 9815, 9796), sizes=LARGE),
+    "mnlimm": Task("MNLI-mm", NLI, "acc", PAIR, suffix="_mismatched", rows=(392702, 9832, 9847), sizes=LARGE),
     "cola": Task("CoLA", ACCEPTABLE, "matthews_corrcoef", ("sentence",), BINARY, header=False, rows=(8551, 1043, 1063)),
     "wnli": Task("WNLI", ENTAILMENT, "acc", PAIR, BINARY, rows=(635, 71, 146)),
 }
