@@ -8,7 +8,6 @@ from the labels alone: the baseline without a teacher.
 """
 
 from functools import partial
-from pathlib import Path
 
 from models.checkpoint import load_model
 from models.features import Features
@@ -34,17 +33,16 @@ def parse_args(argv=None):
         "--student_model_path",
         help="where the student starts (default stage 2's if --student_sparsity, else stage 1's)",
     )
-    parser.add_argument("--output_dir", default="outputs/distil", help="(default outputs/distil)")
+    parser.add_argument("--output_dir", default=paths.output_dir("distillation"), help="(default %(default)s)")
     args = arguments.parse(parser, argv)
-    teacher = (f"outputs/finetune/ft_{args.task_name}/ckpt", "run_finetuning.py")
-    paths.default_paths(parser, args, teacher_model_path=teacher, student_model_path=paths.student_source(args))
+    paths.default_paths(parser, args, teacher_model_path="finetuning", student_model_path=paths.student_source(args))
     return args
 
 
 @entry_point(CheckpointError)
 def main(argv=None):
     args = parse_args(argv)
-    stage = Stage(args, Path(args.output_dir, paths.student_folder(args, args.model_type)))
+    stage = Stage(args, paths.run_folder(args))
     if not stage.is_finished():
         distil(stage, args)
     finish(stage)

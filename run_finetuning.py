@@ -6,12 +6,11 @@ Writes outputs/finetune/ft_<task>/ckpt.
 """
 
 from functools import partial
-from pathlib import Path
 
 from models.checkpoint import load_model
 from models.losses import task_loss
 from models.units import CheckpointError
-from utils import arguments
+from utils import arguments, paths
 from utils.entry import entry_point
 from utils.stage import Stage
 from utils.tokenizer import load_tokenizer
@@ -23,14 +22,14 @@ def parse_args(argv=None):
     parser.add_argument(
         "--model_path", default="bert-base-uncased", help="folder or hub name of any BERT (default bert-base-uncased)"
     )
-    parser.add_argument("--output_dir", default="outputs/finetune", help="(default outputs/finetune)")
+    parser.add_argument("--output_dir", default=paths.output_dir("finetuning"), help="(default %(default)s)")
     return arguments.parse(parser, argv)
 
 
 @entry_point(CheckpointError)
 def main(argv=None):
     args = parse_args(argv)
-    stage = Stage(args, Path(args.output_dir, f"{args.model_type}_{args.task_name}"))
+    stage = Stage(args, paths.run_folder(args))
     if not stage.is_finished():
         finetune(stage, args)
     finish(stage)

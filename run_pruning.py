@@ -6,7 +6,6 @@ Writes outputs/prune/ft_<task>/ckpt, which run_distillation.py cuts at --student
 """
 
 from functools import partial
-from pathlib import Path
 
 from models.checkpoint import load_model
 from models.losses import task_loss
@@ -22,16 +21,16 @@ from utils.tokenizer import load_tokenizer
 def parse_args(argv=None):
     parser = arguments.argument_parser(__doc__, "pruning", model_types=("ft",))
     parser.add_argument("--model_path", help="fine-tuned model (default outputs/finetune/ft_<task>/ckpt)")
-    parser.add_argument("--output_dir", default="outputs/prune", help="(default outputs/prune)")
+    parser.add_argument("--output_dir", default=paths.output_dir("pruning"), help="(default %(default)s)")
     args = arguments.parse(parser, argv)
-    paths.default_paths(parser, args, model_path=(f"outputs/finetune/ft_{args.task_name}/ckpt", "run_finetuning.py"))
+    paths.default_paths(parser, args, model_path="finetuning")
     return args
 
 
 @entry_point(CheckpointError)
 def main(argv=None):
     args = parse_args(argv)
-    stage = Stage(args, Path(args.output_dir, f"{args.model_type}_{args.task_name}"))
+    stage = Stage(args, paths.run_folder(args))
     if not stage.is_finished():
         prune(stage, args)
     finish(stage)

@@ -46,17 +46,18 @@ def parse_args(argv=None):
         type=number(int, 0, 99),
         help="percent cut from the teacher, one rewind for each (default all that its checkpoint knows)",
     )
-    parser.add_argument("--output_dir", default="outputs/rewind", help="(default outputs/rewind)")
+    parser.add_argument("--output_dir", default=paths.output_dir("rewinding"), help="(default %(default)s)")
     args = arguments.parse(parser, argv)
-    teacher = (f"outputs/stark/{paths.student_folder(args, 'kd', by_score=True)}/ckpt", "run_sparsification.py")
-    paths.default_paths(parser, args, teacher_model_path=teacher, student_model_path=paths.student_source(args))
+    paths.default_paths(
+        parser, args, teacher_model_path="sparsification", student_model_path=paths.student_source(args)
+    )
     return args
 
 
 @entry_point(CheckpointError)
 def main(argv=None):
     args = parse_args(argv)
-    stage = Stage(args, Path(args.output_dir, paths.student_folder(args, args.model_type, by_score=True)))
+    stage = Stage(args, paths.run_folder(args))
     sparsities = paths.teacher_sparsities(args, read_config(args.teacher_model_path))
     stage.names = [paths.checkpoint_name(sparsity) for sparsity in sparsities]
     if not stage.is_finished():

@@ -7,7 +7,6 @@ sparsity, as run_rewinding.py does.
 """
 
 from functools import partial
-from pathlib import Path
 
 from models.checkpoint import load_model
 from models.losses import distance_to, distillation_loss, task_loss
@@ -38,18 +37,16 @@ def parse_args(argv=None):
     arguments.add_distillation_flags(parser)
     parser.add_argument("--teacher_model_path", help="fine-tuned teacher (default outputs/finetune/ft_<task>/ckpt)")
     parser.add_argument("--student_model_path", help="trial student (default stage 3's)")
-    parser.add_argument("--output_dir", default="outputs/stark", help="(default outputs/stark)")
+    parser.add_argument("--output_dir", default=paths.output_dir("sparsification"), help="(default %(default)s)")
     args = arguments.parse(parser, argv)
-    teacher = (f"outputs/finetune/ft_{args.task_name}/ckpt", "run_finetuning.py")
-    student = (f"outputs/distil/{paths.student_folder(args, 'kd')}/ckpt", "run_distillation.py")
-    paths.default_paths(parser, args, teacher_model_path=teacher, student_model_path=student)
+    paths.default_paths(parser, args, teacher_model_path="finetuning", student_model_path="distillation")
     return args
 
 
 @entry_point(CheckpointError)
 def main(argv=None):
     args = parse_args(argv)
-    stage = Stage(args, Path(args.output_dir, paths.student_folder(args, args.model_type, by_score=True)))
+    stage = Stage(args, paths.run_folder(args))
     if not stage.is_finished():
         sparsify(stage, args)
     finish(stage)

@@ -39,6 +39,7 @@ import run_rewinding
 import run_sparsification
 from scripts import make_miniature, stops, sweep_stops
 from scripts.stops import STATUS, Command, Fault, Stop
+from utils.paths import checkpoint_name
 
 QUICK = ["--num_train_epochs", "3", "--learning_rate", "3e-4", "--log_interval", "5", "--save_interval", "3"]
 FINETUNE = Command(run_finetuning, ["--model_path", "../bert", "--do_test", *QUICK])
@@ -68,7 +69,7 @@ class Scenario(NamedTuple):
     overwritten: tuple[str, ...] = ()  # checkpoints, by the first
 
 
-REWOUND = tuple(f"ckpt_{sparsity}" for sparsity in SPARSITIES)
+REWOUND = tuple(checkpoint_name(int(sparsity)) for sparsity in SPARSITIES)
 SCENARIOS = {
     "finetune": Scenario(".", [FINETUNE]),
     "rewind": Scenario("rewind", [rewind(*SPARSITIES)]),

@@ -34,6 +34,7 @@ from utils.arguments import Parser
 from utils.entry import entry_point
 from utils.errors import InputError
 from utils.files import checkpoint_digest, lock, read_json, write_json, written_beside
+from utils.paths import sparsity_of
 from utils.tokenizer import load_tokenizer
 
 TOLERANCE = 1e-4  # between the logits of torch and of onnxruntime
@@ -70,9 +71,9 @@ def load_for_inference(path: str) -> PrunableBert:
 
 def default_folder(model_path: str, kind: str) -> Path:
     """Where a checkpoint is exported to if no other place is given: ckpt beside it to <kind>, ckpt_30 to <kind>_30."""
-    name = Path(model_path).name
-    number = name.removeprefix("ckpt") if name.startswith("ckpt_") else ""
-    return Path(os.path.normpath(Path(model_path, "..", kind + number)))
+    teacher_sparsity = sparsity_of(Path(model_path).name)
+    name = kind if teacher_sparsity is None else f"{kind}_{teacher_sparsity}"
+    return Path(os.path.normpath(Path(model_path, "..", name)))
 
 
 def export_source(folder: Path) -> str | None:

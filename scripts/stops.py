@@ -27,7 +27,7 @@ from utils.errors import InputError
 from utils.files import read_json
 from utils.folder import RunFolder, State
 from utils.machine import hardware, versions
-from utils.paths import is_checkpoint
+from utils.paths import CHECKPOINT, checkpoint_name, is_checkpoint
 from utils.resume import StateFile
 from utils.settings import run_id
 
@@ -190,7 +190,7 @@ def shown(folder: Path) -> dict[tuple, Any]:
     for path in outputs.rglob("metrics.json"):
         if not is_checkpoint(path.parent.name) and not path.parent.name.startswith("."):
             metrics, seed = read_json(path), read_json(path.with_name("args.json")).get("seed")
-            runs = {f"ckpt_{s}": row for s, row in metrics.get("sparsity", {}).items()} or {"ckpt": metrics}
+            runs = {checkpoint_name(s): row for s, row in metrics.get("sparsity", {}).items()} or {CHECKPOINT: metrics}
             for name, result in runs.items():
                 found[str(path.parent.relative_to(folder)), name, seed, "metrics.json"] = result.get("history")
     return found

@@ -36,7 +36,7 @@ from scripts.sweep_jobs import Jobs
 from utils.arguments import SCORES, Parser
 from utils.entry import entry_point
 from utils.errors import InputError
-from utils.flags import number, sparsity
+from utils.flags import layer_choice, number, sparsity
 from utils.folder import RunFolder, State
 from utils.glue import TASKS
 from utils.tables import diverged_of, table
@@ -52,6 +52,13 @@ def parse_args(argv=None):
     add = parser.add_argument_group("grid").add_argument
     add("--task_name", nargs="+", choices=tuple(TASKS), default=["rte"], help="(default rte)")
     add("--student_layer", nargs="*", type=number(int, 1), default=[], help="layer-dropped students (default none)")
+    add(
+        "--layer_choice",
+        nargs="+",
+        type=layer_choice,
+        default=["first"],
+        help="layers that layer-dropped students keep: first, last, spaced, or as 0,3,7,11 (default first)",
+    )
     add("--student_sparsity", nargs="*", type=sparsity, default=[], help="parameter-pruned students (default none)")
     add("--lam", nargs="+", type=number(float, 0, 1), default=[0.5], help="(default 0.5)")
     add(
@@ -98,8 +105,11 @@ def parse_args(argv=None):
     add("--poll_seconds", type=number(float, 0.1), default=2.0, help="between looks at the jobs (default 2)")
     add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     args = parser.parse_args(argv)
+    args.student_sparsity = [percent for percent in args.student_sparsity if percent is not None]  # of a blank one
     if not args.student_layer and not args.student_sparsity:
         args.student_layer = [4]
+    if args.layer_choice != ["first"] and not args.student_layer:
+        parser.error("--layer_choice: for layer-dropped students, found --student_sparsity alone")
     return args
 
 
@@ -112,13 +122,12 @@ def stage_flags(text: str) -> list[str]:
 
 
 def check_flags(cells: list[Cell]) -> None:
-    """Have every stage read its flags for every task once, before anything is submitted.
+    """Have every stage read the flags of its cells, before anything is submitted.
 
     Raises:
         SystemExit: status 2 and one line, for a flag that a stage does not take.
     """
-    one_each = {(cell.stage, cell.task): cell for cell in cells}
-    for cell in one_each.values():
+    for cell in cells:
         with contextlib.suppress(InputError):  # that cell will fail, and the others go on
             SCRIPTS[cell.stage].parse_args(cell.flags)
 

@@ -2,28 +2,18 @@
 
 import argparse
 import functools
+import importlib
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import run_distillation
-import run_finetuning
-import run_pruning
-import run_rewinding
-import run_sparsification
 from utils.arguments import SCORES
 from utils.folder import RunFolder
-from utils.paths import CHECKPOINT, checkpoint_name, student_folder
+from utils.paths import CHECKPOINT, STAGES, checkpoint_name, run_folder
 from utils.settings import settings
 
-SCRIPTS = {
-    "finetune": run_finetuning,
-    "prune": run_pruning,
-    "distil": run_distillation,
-    "stark": run_sparsification,
-    "rewind": run_rewinding,
-}
+SCRIPTS = {stage.folder: importlib.import_module(f"run_{name}") for name, stage in STAGES.items()}
 # of a cell; elsewhere: another process is making it
 WAITING, ELSEWHERE, RUNNING, DONE = "waiting", "elsewhere", "running", "done"
 FAILED, REFUSED, LEFT_OUT = "failed", "refused", "left out"
@@ -34,8 +24,7 @@ ENDED = (DONE, FAILED, REFUSED, LEFT_OUT)
 class Cell:
     """One stage for one point of the grid."""
 
-    stage: str
-    task: str
+    stage: str  # its folder below the outputs
     flags: list[str]
     folder: Path
     names: list[str]  # of the checkpoints it makes
@@ -72,47 +61,46 @@ class Cell:
 def grid(args: argparse.Namespace) -> list[Cell]:
     """All cells, every one after those it needs."""
     cells = []
-    students = [{"student_layer": size} for size in args.student_layer]
-    students += [{"student_sparsity": size} for size in args.student_sparsity]
-    methods = [{"lam": lam} for lam in args.lam if SCORES[0] in args.score]
+    methods = [{"score": SCORES[0], "lam": lam} for lam in args.lam if SCORES[0] in args.score]
     methods += [{"score": score} for score in args.score if score != SCORES[0]]
     for seed, task in itertools.product(args.seed, args.task_name):
 
-        def cell(stage, where, flags, needs, names=(CHECKPOINT,), seed=seed, task=task):
-            folder = Path(args.output_dir, f"seed_{seed}", stage)
-            common = ["--task_name", task, "--seed", seed, "--data_dir", args.data_dir, "--output_dir", folder]
-            flags = [str(flag) for flag in [*common, *args.flags, *flags]]
-            cells.append(Cell(stage, task, flags, folder / where, list(names), needs))
+        def cell(stage, point, flags, needs, names=(CHECKPOINT,), seed=seed, task=task):
+            name = STAGES[stage].folder
+            common = {"task_name": task, "seed": seed, "data_dir": args.data_dir}
+            common["output_dir"] = Path(args.output_dir, f"seed_{seed}", name)
+            folder = run_folder(argparse.Namespace(**common, **point, stage=stage, model_type="kd"))
+            flags = [*as_flags(common), *args.flags, *as_flags(point), *map(str, flags)]
+            cells.append(Cell(name, flags, folder, list(names), needs))
             return cells[-1]
 
-        teacher = cell("finetune", f"ft_{task}", ["--model_path", args.model_path, *args.train_flags], [])
+        teacher = cell("finetuning", {}, ["--model_path", args.model_path, *args.train_flags], [])
         of_teacher = ["--teacher_model_path", teacher.output]
         pruned = None
         if args.student_sparsity:
-            pruned = cell("prune", f"ft_{task}", ["--model_path", teacher.output], [teacher])
-        for student in students:
-            source = pruned if "student_sparsity" in student else teacher
+            pruned = cell("pruning", {}, ["--model_path", teacher.output], [teacher])
+        for student in students(args):
+            source = teacher if student["student_sparsity"] is None else pruned
             start = ["--student_model_path", source.output]
-            trial_flags = [*as_flags(student), *start, *of_teacher, *args.train_flags]
-            trial = cell("distil", place(task, student), trial_flags, [teacher, source])
+            trial = cell("distillation", student, [*start, *of_teacher, *args.train_flags], [teacher, source])
             for method in methods:
-                at, where = as_flags({**student, **method}), place(task, student, method)
-                stark_flags = [*at, *of_teacher, "--student_model_path", trial.output]
-                stark = cell("stark", where, stark_flags, [teacher, trial])
+                point = {**student, **method}
+                trial_flags = [*of_teacher, "--student_model_path", trial.output]
+                stark = cell("sparsification", point, trial_flags, [teacher, trial])
                 sparse = ["--teacher_model_path", stark.output, "--teacher_sparsity"]
                 for part in [[s] for s in args.teacher_sparsity] if args.spread else [args.teacher_sparsity]:
                     names = [checkpoint_name(s) for s in part]
-                    cell("rewind", where, [*at, *start, *args.train_flags, *sparse, *part], [source, stark], names)
+                    cell("rewinding", point, [*start, *args.train_flags, *sparse, *part], [source, stark], names)
     return cells
 
 
-def as_flags(point: dict[str, Any]) -> list[str]:
-    """A part of a point of the grid on the command line."""
-    return [word for name, value in point.items() for word in (f"--{name}", str(value))]
+def students(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The flags of each student."""
+    dropped = itertools.product(args.student_layer, args.layer_choice)
+    found = [{"student_layer": size, "layer_choice": choice, "student_sparsity": None} for size, choice in dropped]
+    return found + [{"student_layer": None, "student_sparsity": size} for size in args.student_sparsity]
 
 
-def place(task: str, student: dict[str, int], method: dict[str, Any] | None = None) -> str:
-    """A point's place in the output tree."""
-    point = {"student_layer": None, "student_sparsity": None, "layer_choice": "first", "score": SCORES[0]}
-    point = argparse.Namespace(**{**point, **student, **(method or {})}, task_name=task)
-    return student_folder(point, "kd", by_score=method is not None)
+def as_flags(values: dict[str, Any]) -> list[str]:
+    """Flags on the command line, but those that are None."""
+    return [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))]

@@ -14,7 +14,7 @@ import run_pruning
 import run_rewinding
 import run_sparsification
 from utils.arguments import recipe
-from utils.paths import student_folder
+from utils.paths import run_folder
 from utils.training import Recipe
 
 ROOT = Path(__file__).parent.parent
@@ -152,11 +152,14 @@ def test_defaults_of_the_pruned_student(stages_done):
     assert args["run_distillation"].student_model_path == "outputs/prune/ft_rte/ckpt"
     assert args["run_sparsification"].student_model_path == "outputs/distil/parameter_pruned/kd_70_rte/ckpt"
     assert args["run_rewinding"].teacher_model_path == "outputs/stark/parameter_pruned/kd_70_rte_0.5/ckpt"
-    assert student_folder(args["run_rewinding"], "kd", by_score=True) == "parameter_pruned/kd_70_rte_0.5"
+    assert str(run_folder(args["run_rewinding"])) == "outputs/rewind/parameter_pruned/kd_70_rte_0.5"
     by_chance = STAGES["run_rewinding"].parse_args(["--score", "random", "--teacher_model_path", "."])
-    assert student_folder(by_chance, "kd", by_score=True) == "layer_dropped/kd_4_rte_random"
+    assert str(run_folder(by_chance)) == "outputs/rewind/layer_dropped/kd_4_rte_random"
     blank = run_distillation.parse_args(["--student_sparsity", ""])
-    assert student_folder(blank, "kd") == "layer_dropped/kd_4_rte"
+    assert str(run_folder(blank)) == "outputs/distil/layer_dropped/kd_4_rte"
+    assert (
+        str(run_folder(run_distillation.parse_args(["--model_type", "ft"]))) == "outputs/distil/layer_dropped/ft_4_rte"
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from scripts import sweep
 from scripts.sweep_grid import Cell
 from scripts.sweep_jobs import run_stage
 from utils.errors import InputError
-from utils.files import lock, read_json, write_json
+from utils.files import checkpoint_digest, lock, read_json, write_json
 from utils.folder import RunFolder
 
 GRID = ["--model_path", "bert", "--student_layer", "2", "--teacher_sparsity", "0", "50", "--poll_seconds", "0.1"]
@@ -86,6 +86,11 @@ def test_a_grid_shares_teachers_and_orders_cells_by_need():
     spread = sweep.grid(sweep.parse_args([*flags, "--spread"]))
     assert sum(cell.stage == "rewind" for cell in spread) == 160
     assert str(cells[-1].folder) == "outputs/seed_2/rewind/parameter_pruned/kd_70_mrpc_1.0"
+    choices = sweep.grid(sweep.parse_args([*flags, "--layer_choice", "last", "0,3,7,11"]))
+    assert sum(cell.stage == "rewind" for cell in choices) == 24  # a pruned student has one
+    assert {cell.folder.name for cell in choices if cell.stage == "distil" and "rte" in cell.folder.name} == {
+        *("kd_4-last_rte", "kd_4-0.3.7.11_rte", "kd_70_rte")
+    }
 
 
 def test_cells_look_where_the_stages_write(tasks):
@@ -94,6 +99,25 @@ def test_cells_look_where_the_stages_write(tasks):
         make(cell)
         assert all((cell.folder / name / "metrics.json").is_file() for name in cell.names)
     assert set(states(cells)) == {"done"}
+
+
+def test_a_sweep_of_two_layer_choices_runs_to_its_end(tasks, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    choices = ("--layer_choice", "first", "spaced")
+    *before, rewind = cells_of(*choices)
+    for cell in before:
+        make(cell)
+    assert swept(*choices) == 0
+    assert rewind.folder.name == "kd_2-spaced_rte_0.5"
+    outputs = Path("outputs/seed_776")
+    for run, choice in ("layer_dropped/kd_2_rte", "first"), ("layer_dropped/kd_2-spaced_rte", "spaced"):
+        sparse, rewound = RunFolder(outputs / "stark" / f"{run}_0.5"), RunFolder(outputs / "rewind" / f"{run}_0.5")
+        trial = checkpoint_digest(outputs / "distil" / run / "ckpt")
+        assert sparse.settings("ckpt")["inputs"]["student_model_path"] == trial
+        assert rewound.names() == ["ckpt_0", "ckpt_50"]
+        for settings in map(rewound.settings, rewound.names()):
+            assert settings["layer_choice"] == choice
+            assert settings["inputs"]["teacher_model_path"] == checkpoint_digest(sparse.path / "ckpt")
 
 
 def test_a_cell_is_done_when_all_its_checkpoints_are_and_what_is_derived_from_them(tasks):
@@ -377,6 +401,9 @@ def test_on_slurm_the_cluster_says_how_many_processors_unless_told(tasks, monkey
         (["--flags=--num_train_epochs 3"], "unrecognized arguments: --num_train_epochs 3"),
         (["--train_flags=--lam 0.3"], "unrecognized arguments: --lam 0.3"),
         (["--train_flags=--selection_metric f1"], "--selection_metric: found 'f1', expected one of acc for rte"),
+        (["--layer_choice", "0,0"], "--layer_choice: found '0,0', expected first, last, spaced, or layers"),
+        (["--layer_choice", "first", "0,1,2"], "--layer_choice: found 3 layers, expected --student_layer 2"),
+        (["--student_layer", "--student_sparsity", "70", "--layer_choice", "last"], "found --student_sparsity alone"),
         (["--flags=--max_length=1"], "--max_length: found '1'"),
         (["--flags=--use_cpu --seed 3"], "--flags: found --seed"),
         (["--train_flags=--output_dir=x"], "--train_flags: found --output_dir"),

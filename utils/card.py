@@ -3,15 +3,9 @@
 from typing import Any
 
 from utils.glue import TASKS
+from utils.paths import STAGES, script_name, sparsity_of
 
-STAGES = {
-    "finetuning": "BERT fine-tuned on {task}: a dense teacher",
-    "pruning": "a teacher for {task} whose heads and neurons are sorted by expressiveness",
-    "distillation": "a student for {task}, distilled from the dense teacher",
-    "sparsification": "a teacher for {task} whose heads and neurons are sorted by knowledgeableness",
-    "rewinding": "a student for {task}, distilled from a sparse teacher",
-}
-KEPT_APART = ("inputs", "num_processes", "stage", "task_name", "debug", "overwrite", "save_interval")
+NOT_SHOWN = ("inputs", "num_processes", "stage", "task_name", "debug", "overwrite", "save_interval")
 
 
 def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, result: dict[str, Any]) -> str:
@@ -25,13 +19,13 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
         result: what the checkpoint's metrics.json says, as far as it does: "report" or "dev", "teacher", "rows".
     """
     task = TASKS[settings["task_name"]].title
-    what = STAGES[settings["stage"]].format(task=task)
-    sparsity = getattr(config, "sparsity", "0")
+    made = STAGES[settings["stage"]].made.format(task=task)
+    teacher_sparsity = sparsity_of(name)
     facts = [
         ("task", f"GLUE {task}"),
         ("layers", config.num_hidden_layers),
-        ("heads and neurons removed", f"{sparsity} %"),
-        ("teacher sparsity", f"{name.removeprefix('ckpt_')} %" if name != "ckpt" else None),
+        ("heads and neurons removed", f"{getattr(config, 'sparsity', '0')} %"),
+        ("teacher sparsity", None if teacher_sparsity is None else f"{teacher_sparsity} %"),
         ("metrics", _numbers(result.get("report") or result.get("dev"))),
         ("its teacher's", _numbers(result.get("teacher"))),
         ("on rows", _rows(result)),
@@ -44,23 +38,23 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
         for flag, digest in settings["inputs"].items()
         if flag in settings
     ]
-    of_others = ("student_layer", "layer_choice") if settings.get("student_sparsity") is not None else ()
-    made = [
+    other_students = ("student_layer", "layer_choice") if settings.get("student_sparsity") is not None else ()
+    flags = [
         (f"--{flag}", value)
         for flag, value in sorted(settings.items())
-        if flag not in KEPT_APART and flag not in of_others
+        if flag not in NOT_SHOWN and flag not in other_students
     ]
     return "\n".join(
         [
             "---\nlanguage: en\ntags: [bert, glue, knowledge-distillation, pruning]\n---\n",
             f"# {folder}/{name}\n",
-            f"This is {what}.\n",
+            f"This is {made}.\n",
             *_table(("fact", ""), facts),
             "\nIt is loaded with `PrunableBert.from_pretrained` of the repository that made it, cut or not.\n",
             "## Where it comes from\n",
             *_table(("from", "what"), lineage),
             "\n## How it was made\n",
-            *_table((f"run_{settings['stage']}.py", ""), made),
+            *_table((script_name(settings["stage"]), ""), flags),
             "",
         ]
     )

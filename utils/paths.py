@@ -1,12 +1,35 @@
-"""The tree of outputs: folders and names of checkpoints, built and read back here alone."""
+"""The tree of outputs, built and read back here alone: the five stages, their folders, the names of checkpoints."""
 
 import argparse
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from utils.errors import InputError
 
+
+class StageInfo(NamedTuple):
+    """Where a stage writes, and what."""
+
+    folder: str  # below outputs/
+    run: str  # the folder of a run below that
+    made: str  # what its checkpoint is, for the model card
+
+
+SCORED_RUN = "{kind}/kd_{student}_{task}_{score}"
+STAGES = {  # in order; the script of a stage is run_<stage>.py
+    "finetuning": StageInfo("finetune", "ft_{task}", "BERT fine-tuned on {task}: a dense teacher"),
+    "pruning": StageInfo(
+        "prune", "ft_{task}", "a teacher for {task} whose heads and neurons are sorted by expressiveness"
+    ),
+    "distillation": StageInfo(
+        "distil", "{kind}/{model_type}_{student}_{task}", "a student for {task}, distilled from the dense teacher"
+    ),
+    "sparsification": StageInfo(
+        "stark", SCORED_RUN, "a teacher for {task} whose heads and neurons are sorted by knowledgeableness"
+    ),
+    "rewinding": StageInfo("rewind", SCORED_RUN, "a student for {task}, distilled from a sparse teacher"),
+}
 CHECKPOINT = "ckpt"
 
 
@@ -26,37 +49,52 @@ def is_checkpoint(name: str) -> bool:
     return name == CHECKPOINT or sparsity_of(name) is not None
 
 
-def default_paths(parser: argparse.ArgumentParser, args: argparse.Namespace, **paths: tuple[str, str]) -> None:
-    """Fill in the model paths that were not given and say what is missing of them.
+def script_name(stage: str) -> str:
+    """The script of a stage."""
+    return f"run_{stage}.py"
+
+
+def output_dir(stage: str) -> str:
+    """Where a stage writes by default."""
+    return f"outputs/{STAGES[stage].folder}"
+
+
+def run_folder(args: argparse.Namespace) -> Path:
+    """The folder of the run that these flags of a stage ask for: outputs/stark/parameter_pruned/kd_70_rte_0.5."""
+    return Path(args.output_dir, _run(args, args.stage))
+
+
+def default_paths(parser: argparse.ArgumentParser, args: argparse.Namespace, **stages: str) -> None:
+    """Fill in the model paths that were not given, and leave with an error if the stage before has not been run.
 
     Args:
-        paths: flag -> (the earlier stage's default folder, the script that writes it).
+        stages: flag -> the earlier stage whose checkpoint it is by default.
     """
-    for flag, (path, script) in paths.items():
+    for flag, stage in stages.items():
         if getattr(args, flag) is None:
-            if not Path(path).is_dir():
-                parser.error(f"--{flag}: nothing at its default {path}; run {script} first, or give a path")
-            setattr(args, flag, path)
+            path = Path(output_dir(stage), _run(args, stage), CHECKPOINT)
+            if not path.is_dir():
+                first = f"run {script_name(stage)} first, or give a path"
+                parser.error(f"--{flag}: nothing at its default {path}; {first}")
+            setattr(args, flag, str(path))
 
 
-def student_folder(args: argparse.Namespace, model_type: str, by_score: bool = False) -> str:
-    """A student's place in the output tree: layer_dropped/kd_4_rte, parameter_pruned/kd_70_rte_0.5.
+def student_source(args: argparse.Namespace) -> str:
+    """The stage whose checkpoint a student's initial weights are from by default."""
+    return "finetuning" if args.student_sparsity is None else "pruning"
 
-    `by_score` adds lam, or the score if it is another than the knowledgeable one.
-    """
-    kind, size = "parameter_pruned", args.student_sparsity
-    if args.student_sparsity is None:
+
+def _run(args: argparse.Namespace, stage: str) -> str:
+    """The folder of a run below its stage's: of this stage, or of an earlier one for the same student and score."""
+    words = {"task": args.task_name, "model_type": args.model_type}
+    if "student_layer" in args and args.student_sparsity is None:
         chosen = "" if args.layer_choice == "first" else "-" + args.layer_choice.replace(",", ".")
-        kind, size = "layer_dropped", f"{args.student_layer}{chosen}"
-    by = f"_{args.lam if args.score == 'knowledgeable' else args.score}" if by_score else ""
-    return f"{kind}/{model_type}_{size}_{args.task_name}{by}"
-
-
-def student_source(args: argparse.Namespace) -> tuple[str, str]:
-    """Where a student's initial weights are by default, and the script that writes them."""
-    if args.student_sparsity is None:
-        return f"outputs/finetune/ft_{args.task_name}/ckpt", "run_finetuning.py"
-    return f"outputs/prune/ft_{args.task_name}/ckpt", "run_pruning.py"
+        words |= {"kind": "layer_dropped", "student": f"{args.student_layer}{chosen}"}
+    elif "student_layer" in args:
+        words |= {"kind": "parameter_pruned", "student": args.student_sparsity}
+    if "score" in args:
+        words["score"] = args.lam if args.score == "knowledgeable" else args.score
+    return STAGES[stage].run.format(**words)
 
 
 def teacher_sparsities(args: argparse.Namespace, config: dict[str, Any]) -> list[int]:

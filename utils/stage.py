@@ -28,7 +28,7 @@ from utils.folder import RESULT, SUBMISSION, RunFolder, State, refuse_other_rows
 from utils.glue import TASKS, split_path, write_submission
 from utils.machine import hardware, versions
 from utils.metrics import Metrics, baseline, best_of, only_answer, predictions_of
-from utils.paths import CHECKPOINT
+from utils.paths import CHECKPOINT, script_name
 from utils.reading import Data
 from utils.resume import StateFile
 from utils.seeds import set_seed
@@ -58,7 +58,7 @@ class Stage:
         self.args, self.task = args, TASKS[args.task_name]
         self.folder = RunFolder(folder)
         self.names = [CHECKPOINT]  # of the checkpoints that this run makes
-        self.script = f"run_{args.stage}.py"
+        self.script = script_name(args.stage)
         self.has_started = False
         self.started = self.saved = time.perf_counter()
         self.facts: dict[str, Any] = {}  # of the rows that results are reported on
