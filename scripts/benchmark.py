@@ -36,8 +36,8 @@ from models.scores import GROUP, WINDOW, mask_gradients, normalise, random_score
 from utils.arguments import add_student_flags, argument_parser
 from utils.cache import load_examples
 from utils.evaluation import predict
-from utils.glue import TASKS, split_path
 from utils.machine import hardware
+from utils.tasks import TASKS, split_path
 from utils.tokenizer import load_tokenizer
 
 EPOCHS, BATCH_SIZE = 10, 16

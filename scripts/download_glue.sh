@@ -5,6 +5,7 @@
 #     bash scripts/download_glue.sh rte mrpc     # some of rte mrpc stsb sst2 qnli qqp mnli mnlimm cola wnli
 #     bash scripts/download_glue.sh --help       # another folder, a mirror, time-outs
 #
+# Needs Python 3.11 and no packages.
 # Stopped or cut off? Run it again: it goes on where it was, and skips what is complete.
 set -euo pipefail
 

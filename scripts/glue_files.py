@@ -24,13 +24,13 @@ from urllib.request import Request, urlopen
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.glue import SPLITS, TASKS
+from utils.tasks import SPLITS, TASKS
 
 BASE = "https://dl.fbaipublicfiles.com/"
 CHUNK = 1 << 20  # bytes
 
 File = namedtuple("File", "path size sha256")  # address below the base, bytes
-Task = namedtuple("Task", "files rows")
+Download = namedtuple("Download", "files rows")
 
 FILES = {
     "rte": [File("glue/data/RTE.zip", 697150, "6bf86de103ecd335f3441bd43574d23fef87ecc695977a63b82d5efb206556ee")],
@@ -59,13 +59,11 @@ FILES = {
     "cola": [File("glue/data/CoLA.zip", 376971, "f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff")],
     "wnli": [File("glue/data/WNLI.zip", 28999, "ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46")],
 }
-ZIP_FOLDERS = {"stsb": "STS-B", "sst2": "SST-2", "cola": "CoLA"}  # the others: the task in capitals
-SAME_FOLDER = {"mnlimm": "mnli"}
+SAME_FOLDER = {name: task.folder for name, task in TASKS.items() if task.folder}
 ROWS = {name: {} for name in FILES}  # of each <split>.tsv, its header not counted
 for name, task in TASKS.items():
     for split, count in zip(SPLITS, task.rows, strict=True):
-        ROWS[SAME_FOLDER.get(name, name)][split + task.suffix * (split != "train")] = count
-NO_HEADER = {("cola", "train"), ("cola", "dev")}
+        ROWS[task.folder or name][task.file_name(split).removesuffix(".tsv")] = count
 
 
 class Failure(Exception):
@@ -76,7 +74,7 @@ def read_manifest(path):
     """The tasks of a JSON file {task: {"files": {address: {"bytes", "sha256"}}, "rows": {split: count}}}."""
     facts = json.loads(Path(path).read_text(encoding="utf-8"))
     return {
-        name: Task([File(p, f["bytes"], f["sha256"]) for p, f in fact["files"].items()], fact["rows"])
+        name: Download([File(p, f["bytes"], f["sha256"]) for p, f in fact["files"].items()], fact["rows"])
         for name, fact in facts.get("tasks", facts).items()
         if name in FILES
     }
@@ -212,7 +210,8 @@ def wrong_rows(name, rows, folder, suffix=""):
     problems = []
     for split, expected in rows.items():
         path = folder / f"{split}.tsv{suffix}"
-        found = count_rows(path, (name, split) not in NO_HEADER) if path.exists() else 0
+        has_header = TASKS[name].header or split == "test"
+        found = count_rows(path, has_header) if path.exists() else 0
         if found != expected:
             problems.append(f"{split}.tsv has {found:,} rows, expected {expected:,}")
     return ", ".join(problems)
@@ -233,7 +232,7 @@ def install(name, task, args):
         if name == "mrpc":
             split_mrpc(cache)
         else:
-            unzip(target, ZIP_FOLDERS.get(name, name.upper()), task.rows)
+            unzip(target, TASKS[name].zip_folder, task.rows)
         if problem := wrong_rows(name, task.rows, cache, ".part"):
             raise Failure(f"{cache}: {problem}; remove that folder and run this again, or correct the --manifest")
         folder.mkdir(parents=True, exist_ok=True)
@@ -257,7 +256,7 @@ def parse_args(argv):
     parser.add_argument("--retries", type=int, default=3, help="attempts in a row that may bring nothing (%(default)s)")
     args = parser.parse_args(argv)
     try:
-        known = read_manifest(args.manifest) if args.manifest else {t: Task(FILES[t], ROWS[t]) for t in FILES}
+        known = read_manifest(args.manifest) if args.manifest else {t: Download(FILES[t], ROWS[t]) for t in FILES}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         parser.exit(2, f"{args.manifest}: not a manifest ({type(error).__name__}: {error})\n")
     names = list(dict.fromkeys(SAME_FOLDER.get(task, task) for task in args.tasks or known))

@@ -28,8 +28,8 @@ from utils.entry import entry_point
 from utils.errors import InputError
 from utils.files import read_json, write_text
 from utils.folder import RunFolder
-from utils.glue import TASKS
 from utils.paths import sparsity_of
+from utils.tasks import TASKS
 
 HEADER = ("task", "student", "method", "metric x 100", "seeds", "selected on", "rows", "commoner class", "remarks")
 NUMBERS = ("difference x 100", "95 % interval", "better / worse", "sign test p")

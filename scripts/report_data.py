@@ -14,8 +14,8 @@ from utils.arguments import inside_weights
 from utils.errors import InputError
 from utils.files import checkpoint_digest, written_beside
 from utils.folder import run_folders
-from utils.glue import TASKS
 from utils.paths import sparsity_of
+from utils.tasks import TASKS
 
 SETTINGS = (
     ("model_path", "num_train_epochs", "num_patience_epochs", "log_interval", "per_device_train_batch_size")

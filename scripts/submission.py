@@ -21,15 +21,15 @@ from utils.entry import entry_point
 from utils.errors import InputError
 from utils.files import written_beside
 from utils.folder import RunFolder
-from utils.glue import NLI, TASKS
+from utils.submission import HEADER
 from utils.tables import table
+from utils.tasks import NLI, SCORE_RANGE, TASKS
 
-HEADER = "index\tprediction"
 TASK_NAMES = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "mnlimm", "qnli", "rte", "wnli")  # in GLUE's order
 ROWS = {**{TASKS[name].title: TASKS[name].rows[-1] for name in TASK_NAMES}, "AX": 1104}  # of test sets, by title
 OPTIONAL = ("AX",)
 # what a file may say, by its title; () is a score
-LABELS = {**{task.title: task.values or task.labels for task in TASKS.values()}, "AX": NLI}
+LABELS = {**{task.title: task.file_labels for task in TASKS.values()}, "AX": NLI}
 
 
 def parse_args(argv=None):
@@ -104,8 +104,9 @@ def _check_row(line: str, index: int, labels: tuple[str, ...], place: str) -> No
         raise InputError(f"{place}: index {columns[0]!r}, expected {index}")
     if labels and columns[1] not in labels:
         raise InputError(f"{place}: prediction {columns[1]!r}, expected one of {', '.join(labels)}")
-    if not labels and not 0 <= _number(columns[1]) <= 5:
-        raise InputError(f"{place}: prediction {columns[1]!r}, expected a number from 0 to 5")
+    lowest, highest = SCORE_RANGE
+    if not labels and not lowest <= _number(columns[1]) <= highest:
+        raise InputError(f"{place}: prediction {columns[1]!r}, expected a number from {lowest} to {highest}")
 
 
 def _number(text: str) -> float:

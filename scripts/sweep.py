@@ -38,8 +38,8 @@ from utils.entry import entry_point
 from utils.errors import InputError
 from utils.flags import layer_choice, number, sparsity
 from utils.folder import RunFolder, State
-from utils.glue import TASKS
 from utils.tables import diverged_of, table
+from utils.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN_FLAGS = {"--task_name", "--seed", "--data_dir", "--output_dir"}  # of stages, which the sweep sets

@@ -10,7 +10,7 @@ from conftest import sentence
 from transformers import AutoTokenizer
 
 from utils.batches import tokenise
-from utils.glue import Split
+from utils.readers import Split
 from utils.reading import selecting_and_reporting
 from utils.seeds import set_seed
 

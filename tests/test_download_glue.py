@@ -195,6 +195,12 @@ def test_archive_becomes_the_task_folder(download, tmp_path, task):
     assert not (tmp_path / "datasets" / ".download").exists()
 
 
+def test_no_package_is_needed(tmp_path):
+    command = [sys.executable, "-S", str(SCRIPT.with_name("glue_files.py")), "--help"]  # -S: as if none were installed
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_mrpc_is_built_from_its_texts(download, tmp_path):
     assert download("mrpc").returncode == 0
     assert files_under(tmp_path / "datasets" / "mrpc") == {

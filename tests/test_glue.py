@@ -5,7 +5,9 @@ import pytest
 
 from scripts import glue_files
 from utils.errors import InputError
-from utils.glue import TASKS, read_split, task_folder, write_submission
+from utils.readers import read_split
+from utils.submission import write_submission
+from utils.tasks import TASKS, task_folder
 
 RTE = "index\tsentence1\tsentence2\tlabel"
 QQP = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from utils.glue import TASKS
 from utils.metrics import METRICS, NAMES, compute_metrics, predictions_of
+from utils.tasks import TASKS
 
 # 3 true positives, 1 false positive, 2 false negatives, 4 true negatives: no two numbers below are the same
 LABELS = np.array([1, 1, 1, 0, 1, 1, 0, 0, 0, 0])

@@ -9,7 +9,8 @@ import pytest
 
 from models.checkpoint import load_model
 from scripts.make_miniature import main
-from utils.glue import TASKS, read_split
+from utils.readers import read_split
+from utils.tasks import TASKS
 from utils.tokenizer import load_tokenizer
 
 SIZES = {"train": 600, "dev": 150, "test": 40}

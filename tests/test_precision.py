@@ -20,7 +20,7 @@ from models.scores import mask_gradients
 from utils.batches import tokenise
 from utils.cache import load_examples
 from utils.evaluation import predict
-from utils.glue import Split
+from utils.readers import Split
 from utils.tokenizer import load_tokenizer
 
 TAB = "\t"

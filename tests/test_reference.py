@@ -14,7 +14,7 @@ from models.bert import PrunableBert
 from models.pruning import cut
 from utils.batches import tokenise
 from utils.evaluation import predict
-from utils.glue import read_split
+from utils.readers import read_split
 from utils.tokenizer import load_tokenizer
 
 EXPECTED = load_file(REFERENCE / "expected.safetensors")

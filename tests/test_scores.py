@@ -19,7 +19,7 @@ from models.scores import interpolate, magnitudes, mask_gradients, normalise, ra
 from models.units import Units
 from utils.batches import tokenise
 from utils.cache import load_examples
-from utils.glue import read_split
+from utils.readers import read_split
 from utils.tokenizer import load_tokenizer
 
 

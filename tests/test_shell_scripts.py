@@ -11,7 +11,7 @@ import run_finetuning
 import run_pruning
 import run_rewinding
 import run_sparsification
-from utils.glue import TASKS, Sizes
+from utils.tasks import TASKS, Sizes
 
 ROOT = Path(__file__).parent.parent
 STAGES = {

@@ -8,7 +8,8 @@ import pytest
 from conftest import refused
 
 from scripts import submission
-from utils.glue import TASKS, write_submission
+from utils.submission import write_submission
+from utils.tasks import TASKS
 
 ROWS = {  # of GLUE's test sets, as their authors count them
     "CoLA": 1063,

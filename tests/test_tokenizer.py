@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 import run_pruning
 from utils.batches import tokenise
 from utils.errors import InputError
-from utils.glue import Split
+from utils.readers import Split
 from utils.tokenizer import load_tokenizer
 
 WORDS = ["The", "the", "caf", "##é", "cafe", "café", "Anna", "anna", "run", "##ning", "中", "文", "!", "x"]

@@ -17,7 +17,7 @@ from models.losses import learn_from, task_loss
 from utils.arguments import SCHEDULERS
 from utils.batches import tokenise
 from utils.evaluation import evaluate, frozen, predict
-from utils.glue import Split
+from utils.readers import Split
 from utils.training import Recipe, Step, fit
 from utils.vocabulary import seen_rows
 

@@ -8,8 +8,8 @@ import argparse
 import torch
 
 from utils.flags import layer_choice, number, sparsity
-from utils.glue import TASKS, task_folder
 from utils.metrics import NAMES
+from utils.tasks import TASKS, task_folder
 from utils.trackers import TRACKERS
 from utils.training import Recipe
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.glue import Split
+from utils.readers import Split
 from utils.tokenizer import Tokenizer
 
 BLOCK = 50  # batches; epochs are shuffled, then sorted by length within blocks of so many

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from utils.batches import Examples, tokenise
-from utils.glue import TASKS, read_split, split_path
+from utils.readers import read_split
+from utils.tasks import TASKS, split_path
 from utils.tokenizer import Tokenizer
 
 logger = logging.getLogger("stark")

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from utils.glue import TASKS
 from utils.paths import STAGES, script_name, sparsity_of
+from utils.tasks import TASKS
 
 NOT_SHOWN = ("inputs", "num_processes", "stage", "task_name", "debug", "overwrite", "save_interval")
 

@@ -20,10 +20,10 @@ from typing import Any
 
 from utils.errors import InputError
 from utils.files import fingerprint, is_locked, read_json, recover, write_json
-from utils.glue import TASKS
 from utils.paths import CHECKPOINT, is_checkpoint, sparsity_of
 from utils.resume import StateFile
 from utils.settings import SETTINGS, differences, other_rows, run_id
+from utils.tasks import TASKS
 
 RESULT = "metrics.json"
 SUBMISSION = "submission"  # its key in metrics.json beside the checkpoints: submission_of

@@ -16,7 +16,7 @@ from utils.arguments import MAX_LENGTH
 from utils.batches import Examples
 from utils.cache import load_examples
 from utils.errors import InputError
-from utils.glue import split_path
+from utils.tasks import split_path
 from utils.tokenizer import Tokenizer
 
 logger = logging.getLogger("stark")

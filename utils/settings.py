@@ -10,7 +10,7 @@ from typing import Any
 from utils import processes
 from utils.errors import InputError
 from utils.files import checkpoint_digest, fingerprint
-from utils.glue import split_path
+from utils.tasks import split_path
 
 SETTINGS = "args.json"
 # flags that change no result, or only which part of it is made

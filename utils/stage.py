@@ -25,7 +25,6 @@ from utils.errors import InputError
 from utils.evaluation import evaluate, metrics_of, predict
 from utils.files import has_weights, lock, read_json, release, write_json, write_text, written_beside
 from utils.folder import RESULT, SUBMISSION, RunFolder, State, refuse_other_rows
-from utils.glue import TASKS, split_path, write_submission
 from utils.machine import hardware, versions
 from utils.metrics import Metrics, baseline, best_of, only_answer, predictions_of
 from utils.paths import CHECKPOINT, script_name
@@ -33,7 +32,9 @@ from utils.reading import Data
 from utils.resume import StateFile
 from utils.seeds import set_seed
 from utils.settings import SETTINGS, differences, run_id, settings
+from utils.submission import write_submission
 from utils.tables import diverged_of, footnotes, table
+from utils.tasks import TASKS, split_path
 from utils.tokenizer import Tokenizer, load_tokenizer
 from utils.trackers import Tracker
 from utils.training import Result, fit
