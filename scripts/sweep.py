@@ -36,12 +36,12 @@ from scripts.sweep_jobs import Jobs
 from utils.arguments import SCORES, Parser
 from utils.entry import entry_point
 from utils.errors import InputError
-from utils.flags import layer_choice, number, sparsity
+from utils.flags import layer_choice, number
 from utils.folder import RunFolder, State
 from utils.tables import diverged_of, table
 from utils.tasks import TASKS
 
-ROOT = Path(__file__).resolve().parent.parent
+PERCENT = number(int, 0, 99)
 OWN_FLAGS = {"--task_name", "--seed", "--data_dir", "--output_dir"}  # of stages, which the sweep sets
 LOCKED_OUT = "is writing here"  # in the error of a stage that another process kept out of its folder
 GRACE = 60  # seconds for stopped jobs to save how far they came
@@ -52,14 +52,8 @@ def parse_args(argv=None):
     add = parser.add_argument_group("grid").add_argument
     add("--task_name", nargs="+", choices=tuple(TASKS), default=["rte"], help="(default rte)")
     add("--student_layer", nargs="*", type=number(int, 1), default=[], help="layer-dropped students (default none)")
-    add(
-        "--layer_choice",
-        nargs="+",
-        type=layer_choice,
-        default=["first"],
-        help="layers that layer-dropped students keep: first, last, spaced, or as 0,3,7,11 (default first)",
-    )
-    add("--student_sparsity", nargs="*", type=sparsity, default=[], help="parameter-pruned students (default none)")
+    add("--layer_choice", nargs="+", type=layer_choice, default=["first"], help="of those layers (default first)")
+    add("--student_sparsity", nargs="*", type=PERCENT, default=[], help="parameter-pruned students (default none)")
     add("--lam", nargs="+", type=number(float, 0, 1), default=[0.5], help="(default 0.5)")
     add(
         "--score",
@@ -69,7 +63,7 @@ def parse_args(argv=None):
         help="what teachers are sorted by; each lam is one of knowledgeable (default knowledgeable)",
     )
     add("--seed", nargs="+", type=number(int, 0, 2**32 - 1), default=[776], help="(default 776)")
-    add("--teacher_sparsity", nargs="+", type=sparsity, default=list(range(0, 100, 10)), help="(default 0 10 ... 90)")
+    add("--teacher_sparsity", nargs="+", type=PERCENT, default=list(range(0, 100, 10)), help="(default 0 10 ... 90)")
     add = parser.add_argument_group("stages").add_argument
     add("--model_path", default="bert-base-uncased", help="where teachers start (default bert-base-uncased)")
     add("--data_dir", default="datasets", help="(default datasets)")
@@ -105,7 +99,6 @@ def parse_args(argv=None):
     add("--poll_seconds", type=number(float, 0.1), default=2.0, help="between looks at the jobs (default 2)")
     add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     args = parser.parse_args(argv)
-    args.student_sparsity = [percent for percent in args.student_sparsity if percent is not None]  # of a blank one
     if not args.student_layer and not args.student_sparsity:
         args.student_layer = [4]
     if args.layer_choice != ["first"] and not args.student_layer:
@@ -191,7 +184,7 @@ def run(cells: list[Cell], jobs: Jobs, poll_seconds: float) -> None:
         for index, cell in enumerate(cells):
             if jobs.free and cell.state == WAITING and all(need.state == DONE for need in cell.needs):
                 busy[index] = jobs.free.pop(0)
-                command = [sys.executable, str(ROOT / Path(SCRIPTS[cell.stage].__file__).name), *cell.flags]
+                command = [sys.executable, SCRIPTS[cell.stage].__file__, *cell.flags]
                 cell.job, cell.state = jobs.submit(command, busy[index]), RUNNING
         shown = show(cells, shown)
         if all(cell.state in ENDED for cell in cells):

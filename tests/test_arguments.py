@@ -68,10 +68,19 @@ DEFAULTS = {
     | {"teacher_sparsity": None},
 }
 
+FOLDERS = {
+    **{"run_finetuning": "outputs/finetune/ft_rte", "run_pruning": "outputs/prune/ft_rte"},
+    "run_distillation": "outputs/distil/layer_dropped/kd_4_rte",
+    "run_sparsification": "outputs/stark/layer_dropped/kd_4_rte_0.5",
+    "run_rewinding": "outputs/rewind/layer_dropped/kd_4_rte_0.5",
+}
+
 
 @pytest.mark.parametrize("name", STAGES)
 def test_defaults_of_every_stage(stages_done, name):
-    assert vars(STAGES[name].parse_args([])) == {**COMMON, **DEFAULTS[name], "stage": name.removeprefix("run_")}
+    args = STAGES[name].parse_args([])
+    assert vars(args) == {**COMMON, **DEFAULTS[name], "stage": name.removeprefix("run_")}
+    assert str(run_folder(args)) == FOLDERS[name]
 
 
 @pytest.mark.parametrize(

@@ -401,6 +401,8 @@ def test_on_slurm_the_cluster_says_how_many_processors_unless_told(tasks, monkey
         (["--flags=--num_train_epochs 3"], "unrecognized arguments: --num_train_epochs 3"),
         (["--train_flags=--lam 0.3"], "unrecognized arguments: --lam 0.3"),
         (["--train_flags=--selection_metric f1"], "--selection_metric: found 'f1', expected one of acc for rte"),
+        (["--student_sparsity", ""], "--student_sparsity: found '', expected an integer from 0 to 99"),
+        (["--teacher_sparsity", "0", ""], "--teacher_sparsity: found '', expected an integer from 0 to 99"),
         (["--layer_choice", "0,0"], "--layer_choice: found '0,0', expected first, last, spaced, or layers"),
         (["--layer_choice", "first", "0,1,2"], "--layer_choice: found 3 layers, expected --student_layer 2"),
         (["--student_layer", "--student_sparsity", "70", "--layer_choice", "last"], "found --student_sparsity alone"),

@@ -19,7 +19,7 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
         result: what the checkpoint's metrics.json says, as far as it does: "report" or "dev", "teacher", "rows".
     """
     task = TASKS[settings["task_name"]].title
-    made = STAGES[settings["stage"]].made.format(task=task)
+    description = STAGES[settings["stage"]].description.format(task=task)
     teacher_sparsity = sparsity_of(name)
     facts = [
         ("task", f"GLUE {task}"),
@@ -48,7 +48,7 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
         [
             "---\nlanguage: en\ntags: [bert, glue, knowledge-distillation, pruning]\n---\n",
             f"# {folder}/{name}\n",
-            f"This is {made}.\n",
+            f"This is {description}.\n",
             *_table(("fact", ""), facts),
             "\nIt is loaded with `PrunableBert.from_pretrained` of the repository that made it, cut or not.\n",
             "## Where it comes from\n",

@@ -12,11 +12,11 @@ class StageInfo(NamedTuple):
     """Where a stage writes, and what."""
 
     folder: str  # below outputs/
-    run: str  # the folder of a run below that
-    made: str  # what its checkpoint is, for the model card
+    run_name: str  # the folder of a run below that
+    description: str  # of its checkpoint, for the model card
 
 
-SCORED_RUN = "{kind}/kd_{student}_{task}_{score}"
+SCORED_RUN_NAME = "{kind}/kd_{student}_{task}_{score}"
 STAGES = {  # in order; the script of a stage is run_<stage>.py
     "finetuning": StageInfo("finetune", "ft_{task}", "BERT fine-tuned on {task}: a dense teacher"),
     "pruning": StageInfo(
@@ -26,9 +26,9 @@ STAGES = {  # in order; the script of a stage is run_<stage>.py
         "distil", "{kind}/{model_type}_{student}_{task}", "a student for {task}, distilled from the dense teacher"
     ),
     "sparsification": StageInfo(
-        "stark", SCORED_RUN, "a teacher for {task} whose heads and neurons are sorted by knowledgeableness"
+        "stark", SCORED_RUN_NAME, "a teacher for {task} whose heads and neurons are sorted by knowledgeableness"
     ),
-    "rewinding": StageInfo("rewind", SCORED_RUN, "a student for {task}, distilled from a sparse teacher"),
+    "rewinding": StageInfo("rewind", SCORED_RUN_NAME, "a student for {task}, distilled from a sparse teacher"),
 }
 CHECKPOINT = "ckpt"
 
@@ -61,7 +61,7 @@ def output_dir(stage: str) -> str:
 
 def run_folder(args: argparse.Namespace) -> Path:
     """The folder of the run that these flags of a stage ask for: outputs/stark/parameter_pruned/kd_70_rte_0.5."""
-    return Path(args.output_dir, _run(args, args.stage))
+    return Path(args.output_dir, _run_name(args, args.stage))
 
 
 def default_paths(parser: argparse.ArgumentParser, args: argparse.Namespace, **stages: str) -> None:
@@ -72,7 +72,7 @@ def default_paths(parser: argparse.ArgumentParser, args: argparse.Namespace, **s
     """
     for flag, stage in stages.items():
         if getattr(args, flag) is None:
-            path = Path(output_dir(stage), _run(args, stage), CHECKPOINT)
+            path = Path(output_dir(stage), _run_name(args, stage), CHECKPOINT)
             if not path.is_dir():
                 first = f"run {script_name(stage)} first, or give a path"
                 parser.error(f"--{flag}: nothing at its default {path}; {first}")
@@ -84,7 +84,7 @@ def student_source(args: argparse.Namespace) -> str:
     return "finetuning" if args.student_sparsity is None else "pruning"
 
 
-def _run(args: argparse.Namespace, stage: str) -> str:
+def _run_name(args: argparse.Namespace, stage: str) -> str:
     """The folder of a run below its stage's: of this stage, or of an earlier one for the same student and score."""
     words = {"task": args.task_name, "model_type": args.model_type}
     if "student_layer" in args and args.student_sparsity is None:
@@ -94,7 +94,7 @@ def _run(args: argparse.Namespace, stage: str) -> str:
         words |= {"kind": "parameter_pruned", "student": args.student_sparsity}
     if "score" in args:
         words["score"] = args.lam if args.score == "knowledgeable" else args.score
-    return STAGES[stage].run.format(**words)
+    return STAGES[stage].run_name.format(**words)
 
 
 def teacher_sparsities(args: argparse.Namespace, config: dict[str, Any]) -> list[int]:
