@@ -4,7 +4,10 @@
     python3 scripts/glue_files.py --data_dir data rte  # the same, without the shell
 
 A download lives in <data_dir>/.download/<task> until its size, SHA-256 and row counts are right; only then are the
-files renamed into <data_dir>/<task>. Exit status: 0 all complete, 1 some task failed (others are done), 2 wrong usage.
+files renamed into <data_dir>/<task>. The standard library alone: this runs before any package is installed, and goes on
+with a file that was cut off, which download libraries fetch again from its first byte.
+
+Exit status: 0 all complete, 1 some task failed (others are done), 2 wrong usage.
 """
 
 import argparse
@@ -105,7 +108,7 @@ def receive(url, size, part, timeout):
         raise ConnectionError(f"the connection ended after {have:,} of {size:,} bytes")
 
 
-def may_pass(error):
+def is_temporary(error):
     """Is it worth asking again?"""
     return not isinstance(error, HTTPError) or error.code in (408, 416, 429) or error.code >= 500
 
@@ -119,7 +122,7 @@ def fetch(url, size, part, timeout, retries):
         except (OSError, HTTPException) as error:
             failures = 1 if bytes_in(part) > furthest else failures + 1
             furthest = max(furthest, bytes_in(part))
-            if failures > retries or not may_pass(error):
+            if failures > retries or not is_temporary(error):
                 raise Failure(error.reason if type(error) is URLError else error) from error
             if isinstance(error, HTTPError) and error.code == 416:  # `part` is longer than the server's file
                 part.unlink()
@@ -132,11 +135,8 @@ def mismatch(path, file):
     """What is wrong with a downloaded file, or None."""
     if bytes_in(path) != file.size:
         return f"{bytes_in(path):,} bytes, expected {file.size:,}"
-    digest = hashlib.sha256()
     with path.open("rb") as content:
-        while chunk := content.read(CHUNK):
-            digest.update(chunk)
-    found = digest.hexdigest()
+        found = hashlib.file_digest(content, "sha256").hexdigest()
     return None if found == file.sha256 else f"SHA-256 is {found}, expected {file.sha256}"
 
 
