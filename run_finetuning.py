@@ -5,28 +5,19 @@
 Writes outputs/finetune/ft_<task>/ckpt.
 """
 
-from functools import partial
-
-from models.checkpoint import load_model
 from models.losses import task_loss
-from models.units import CheckpointError
+from stage import Stage, entry_point
 from utils import arguments, paths
-from utils.entry import entry_point
-from utils.stage import Stage
-from utils.tokenizer import load_tokenizer
 
 
 def parse_args(argv=None):
     parser = arguments.argument_parser(__doc__, "finetuning", model_types=("ft",))
     arguments.add_training_flags(parser, do_flag="--do_train")
-    parser.add_argument(
-        "--model_path", default="bert-base-uncased", help="folder or hub name of any BERT (default bert-base-uncased)"
-    )
-    parser.add_argument("--output_dir", default=paths.output_dir("finetuning"), help="(default %(default)s)")
+    parser.add_argument("--model_path", default="bert-base-uncased", help="folder or hub name of a pretrained encoder")
     return arguments.parse(parser, argv)
 
 
-@entry_point(CheckpointError)
+@entry_point
 def main(argv=None):
     args = parse_args(argv)
     stage = Stage(args, paths.run_folder(args))
@@ -37,22 +28,23 @@ def main(argv=None):
 
 def finetune(stage, args):
     """Train a pretrained encoder and a new classifier for the task's labels."""
-    model = stage.to_device(load_model(args.model_path, stage.task.labels, fine_tuned=False))
-    tokenizer = load_tokenizer(args.model_path)
-    data = stage.load_data(tokenizer, model.config)
+    # read everything before anything is written
+    model = stage.load_model(args.model_path, fine_tuned=False)
+    data = stage.load_data(model)
     stage.start()
     if stage.is_trained("ckpt"):  # by another process in the meantime
         return
 
     result = stage.train("ckpt", model, data, task_loss)
-    stage.save("ckpt", model, tokenizer, result={**result._asdict(), **stage.report(model, data.dev_report)})
+    metrics = stage.final_metrics(model, data.dev_report)
+    stage.save("ckpt", model, result={**result._asdict(), **metrics})
 
 
 def finish(stage):
     """Write what the teacher came to, and print it."""
     result = stage.results()["ckpt"]
     rows = [(result["best_update"], *result["report"].values())]
-    stage.finish(result, ("update", *result["report"]), rows, load=partial(load_model, labels=stage.task.labels))
+    stage.finish(result, ("update", *result["report"]), rows)
 
 
 if __name__ == "__main__":

@@ -7,27 +7,22 @@ Writes outputs/prune/ft_<task>/ckpt, which run_distillation.py cuts at --student
 
 from functools import partial
 
-from models.checkpoint import load_model
 from models.losses import task_loss
 from models.pruning import SPARSITIES, cut, sort_units
-from models.scores import WINDOW, check_uncut, group_means, mask_gradients, normalise, save_scores
-from models.units import CheckpointError
+from models.scores import check_uncut, group_means, normalise, save_scores
+from stage import Stage, entry_point
 from utils import arguments, paths
-from utils.entry import entry_point
-from utils.stage import Stage
-from utils.tokenizer import load_tokenizer
 
 
 def parse_args(argv=None):
     parser = arguments.argument_parser(__doc__, "pruning", model_types=("ft",))
     parser.add_argument("--model_path", help="fine-tuned model (default outputs/finetune/ft_<task>/ckpt)")
-    parser.add_argument("--output_dir", default=paths.output_dir("pruning"), help="(default %(default)s)")
     args = arguments.parse(parser, argv)
     paths.default_paths(parser, args, model_path="finetuning")
     return args
 
 
-@entry_point(CheckpointError)
+@entry_point
 def main(argv=None):
     args = parse_args(argv)
     stage = Stage(args, paths.run_folder(args))
@@ -38,23 +33,24 @@ def main(argv=None):
 
 def prune(stage, args):
     """Sort the units of every layer, the most expressive first: cutting takes them from the end."""
-    model = stage.to_device(load_model(args.model_path, stage.task.labels))
-    tokenizer = load_tokenizer(args.model_path)
-    data = stage.load_data(tokenizer, model.config, train=False)
+    # read everything before anything is written
+    model = stage.load_model(args.model_path)
     check_uncut(model)
+    data = stage.load_data(model, train=False)
     stage.start()
     if stage.is_trained("ckpt"):  # by another process in the meantime
         return
 
     # how far does the task loss move when a unit is switched off?
     losses = task_loss(stage.predict(model, data.dev_select, in_float32=True), data.dev_select)
-    [gradients] = mask_gradients(model, stage.scoring_batches(data.dev_select, WINDOW), [task_loss])
+    [gradients] = stage.mask_gradients(model, data.dev_select, [task_loss])
     expressive = normalise(gradients)
 
+    # best units first; cutting takes them from the end
     sort_units(model, expressive)
     by_sparsity = {s: stage.evaluate(cut(model, s), data.dev_report) for s in SPARSITIES}
     result = {"sparsity": by_sparsity, "task_loss_per_dev_batch": group_means(losses)}
-    stage.save("ckpt", model, tokenizer, result=result, write=partial(save_scores, expressive=expressive))
+    stage.save("ckpt", model, result=result, write=partial(save_scores, expressive=expressive))
 
 
 def finish(stage):

@@ -8,42 +8,27 @@ sparsity, as run_rewinding.py does.
 
 from functools import partial
 
-from models.checkpoint import load_model
-from models.losses import distance_to, distillation_loss, task_loss
+from models.losses import distillation_loss, task_loss, teacher_loss
 from models.pruning import SPARSITIES, cut, sort_units
-from models.scores import (
-    WINDOW,
-    check_uncut,
-    group_means,
-    interpolate,
-    magnitudes,
-    mask_gradients,
-    normalise,
-    random_scores,
-    save_scores,
-)
-from models.units import CheckpointError
+from models.scores import all_scores, check_uncut, group_means, normalise, save_scores
+from stage import Stage, entry_point
 from utils import arguments, paths
-from utils.entry import entry_point
-from utils.stage import Stage
-from utils.tokenizer import load_tokenizer
 
 
 def parse_args(argv=None):
     parser = arguments.argument_parser(__doc__, "sparsification", model_types=("kd",))
     arguments.add_student_flags(parser)
     arguments.add_score_flags(parser)
-    parser.add_argument("--score_split", choices=("dev", "train"), default="dev", help="what scores (default dev)")
+    parser.add_argument("--score_split", choices=("dev", "train"), default="dev", help="what scores")
     arguments.add_distillation_flags(parser)
     parser.add_argument("--teacher_model_path", help="fine-tuned teacher (default outputs/finetune/ft_<task>/ckpt)")
     parser.add_argument("--student_model_path", help="trial student (default stage 3's)")
-    parser.add_argument("--output_dir", default=paths.output_dir("sparsification"), help="(default %(default)s)")
     args = arguments.parse(parser, argv)
     paths.default_paths(parser, args, teacher_model_path="finetuning", student_model_path="distillation")
     return args
 
 
-@entry_point(CheckpointError)
+@entry_point
 def main(argv=None):
     args = parse_args(argv)
     stage = Stage(args, paths.run_folder(args))
@@ -54,28 +39,24 @@ def main(argv=None):
 
 def sparsify(stage, args):
     """Sort the teacher's units, the most knowledgeable of every layer first: cutting takes them from the end."""
-    teacher = stage.to_device(load_model(args.teacher_model_path, stage.task.labels))
-    tokenizer = load_tokenizer(args.teacher_model_path, args.student_model_path)
-    student = stage.to_device(load_model(args.student_model_path, stage.task.labels))
-    data = stage.load_data(tokenizer, teacher.config, student.config, train=args.score_split == "train")
+    # read everything before anything is written
+    teacher = stage.load_model(args.teacher_model_path)
+    student = stage.load_model(args.student_model_path)
     check_uncut(teacher)
+    data = stage.load_data(teacher, student, train=args.score_split == "train")
     stage.start()
     if stage.is_trained("ckpt"):  # by another process in the meantime
         return
 
-    # how far do the task loss and the gap to the student move when a unit of the teacher is switched off?
+    # how far do the task loss (expressive) and the distillation loss against the student (friendly) move when a unit
+    # of the teacher is switched off?
     examples = data.train if args.score_split == "train" else data.dev_select
     teacher_logits, student_logits = (stage.predict(m, examples, in_float32=True) for m in (teacher, student))
-    distance = distance_to(student_logits, args.temperature, args.alpha)
-    gradients = mask_gradients(teacher, stage.scoring_batches(examples, WINDOW), [task_loss, distance])
-    expressive, friendly = (normalise(gradient) for gradient in gradients)
-    scores = {"expressive": expressive, "friendly": friendly}
-    scores["knowledgeable"] = interpolate(expressive, friendly, args.lam)
-    if args.score == "random":
-        scores["random"] = random_scores(teacher, args.seed)
-    if args.score == "magnitude":
-        scores["magnitude"] = normalise(magnitudes(teacher))
+    loss_fns = [task_loss, teacher_loss(student_logits, args.temperature, args.alpha)]
+    expressive, friendly = (normalise(g) for g in stage.mask_gradients(teacher, examples, loss_fns))
+    scores = all_scores(teacher, expressive, friendly, args.lam, args.score, args.seed)
 
+    # best units first; cutting takes them from the end
     sort_units(teacher, scores[args.score])
     by_sparsity = {s: stage.evaluate(cut(teacher, s), data.dev_report) for s in SPARSITIES}
     losses = distillation_loss(student_logits, teacher_logits, examples, args.temperature, args.alpha)
@@ -84,7 +65,7 @@ def sparsify(stage, args):
         "sparsity": by_sparsity,
         f"distillation_loss_per_{args.score_split}_batch": group_means(losses),
     }
-    stage.save("ckpt", teacher, tokenizer, result=result, write=partial(save_scores, **scores))
+    stage.save("ckpt", teacher, result=result, write=partial(save_scores, **scores))
 
 
 def finish(stage):

@@ -1,4 +1,4 @@
-"""The prunable BERT, its checkpoints, its scores, its cutting and the losses."""
+"""The prunable encoders, their checkpoints, their scores, their cutting and the losses."""
 
 from models.bert import PrunableBert
 from models.checkpoint import load_model

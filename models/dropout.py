@@ -7,11 +7,11 @@ from torch import Tensor, nn
 class Dropout(nn.Dropout):
     """Dropout that draws 16 random bits an element on the CPU, where torch draws a whole number for each."""
 
-    plain = False  # whether to leave it to torch
+    exact_shortcuts = True  # whether to compute it ourselves; else torch does
 
     def forward(self, hidden: Tensor) -> Tensor:
         fast = hidden.device.type == "cpu" and not torch.compiler.is_compiling()
-        if self.plain or not fast or not self.training or not 0 < self.p < 1:
+        if not self.exact_shortcuts or not fast or not self.training or not 0 < self.p < 1:
             return super().forward(hidden)
         bits = torch.empty(-(-hidden.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
         # in place, and whole numbers to the end: comparing to and converting from booleans is ten times slower

@@ -17,13 +17,13 @@ AVAILABLE = (
 class Linear(nn.Linear):
     """Linear layer whose float32 products are oneDNN's on the CPU: MKL, which torch asks, is half as fast on AMD's."""
 
-    plain = False  # whether to leave it to torch
+    exact_shortcuts = True  # whether to compute it ourselves; else torch does
 
     def forward(self, hidden: Tensor) -> Tensor:  # (..., D) -> (..., E)
         on_cpu = hidden.device.type == "cpu" and hidden.dtype == self.weight.dtype == torch.float32
         mixed_or_compiled = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
         empty = hidden.numel() == 0 or self.weight.numel() == 0
-        if self.plain or not AVAILABLE or not on_cpu or mixed_or_compiled or empty:
+        if not self.exact_shortcuts or not AVAILABLE or not on_cpu or mixed_or_compiled or empty:
             return super().forward(hidden)
         return _Product.apply(hidden, self.weight, self.bias)
 
@@ -59,3 +59,11 @@ class _Product(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             of_bias = grad_rows.sum(0)
         return of_hidden, of_weight, of_bias
+
+
+def select(linear: nn.Linear, index: Tensor, dim: int) -> None:
+    """Keep these outputs (dim 0) or inputs (dim 1) of a linear layer, in this order. In place."""
+    linear.weight = nn.Parameter(linear.weight.detach().index_select(dim, index))
+    if dim == 0 and linear.bias is not None:  # which belongs to the outputs
+        linear.bias = nn.Parameter(linear.bias.detach()[index])
+    linear.out_features, linear.in_features = linear.weight.shape

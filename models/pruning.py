@@ -9,7 +9,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from models.bert import Layer, PrunableBert
+from models.encoder import PrunableEncoder
 from models.units import CheckpointError, Units, kept_units
 
 SPARSITIES = range(0, 100, 10)
@@ -42,40 +42,20 @@ def sparsity_map(scores: Units) -> dict[str, dict[str, dict[str, int]]]:
     }
 
 
-def select_units(layer: Layer, heads: Tensor, neurons: Tensor) -> None:
-    """Keep these heads and neurons of a layer, in this order: indices (heads kept,) and (neurons kept,). In place."""
-    attention = layer.attention["self"]
-    columns = (heads[:, None] * attention.size + torch.arange(attention.size, device=heads.device)).flatten()
-    for linear in (attention.query, attention.key, attention.value):
-        _select(linear, columns, dim=0)
-    _select(layer.attention["output"].dense, columns, dim=1)
-    _select(layer.intermediate["dense"], neurons, dim=0)
-    _select(layer.output.dense, neurons, dim=1)
-    attention.heads = len(heads)
-
-
-def _select(linear: nn.Linear, index: Tensor, dim: int) -> None:
-    """Keep these outputs (dim 0) or inputs (dim 1) of a linear layer; the bias belongs to the outputs."""
-    linear.weight = nn.Parameter(linear.weight.detach().index_select(dim, index))
-    if dim == 0:
-        linear.bias = nn.Parameter(linear.bias.detach()[index])
-    linear.out_features, linear.in_features = linear.weight.shape
-
-
-def sort_units(model: PrunableBert, scores: Units) -> None:
+def sort_units(model: PrunableEncoder, scores: Units) -> None:
     """Put each layer's units in the order of their scores, best first, and the sparsity map into the configuration.
 
     Changes no logit. In place.
     """
-    scores = Units(*(score.detach().float().cpu() for score in scores))
-    for layer, head, neuron in zip(model.layers, scores.head, scores.neuron, strict=True):
-        device = layer.output.dense.weight.device
-        select_units(layer, *(score.argsort(descending=True, stable=True).to(device) for score in (head, neuron)))
+    scores = scores.map(lambda score: score.detach().float().cpu())
+    order = scores.map(lambda score: score.argsort(dim=1, descending=True, stable=True).to(model.device))
+    for layer, heads, neurons in zip(model.layers, order.head, order.neuron, strict=True):
+        layer.keep_units(heads, neurons)
     model.config.sparsity = "0"
     model.config.sparsity_map = sparsity_map(scores)
 
 
-def cut(model: PrunableBert, sparsity: int) -> PrunableBert:
+def cut(model: PrunableEncoder, sparsity: int) -> PrunableEncoder:
     """A copy of a sorted model without the units that its sparsity map removes at this sparsity (percent).
 
     Raises:
@@ -86,8 +66,8 @@ def cut(model: PrunableBert, sparsity: int) -> PrunableBert:
         raise CheckpointError(f"a model cut at {now} % cannot be cut at {sparsity} %")
     widths = kept_units(model.config, sparsity)
     model = copy.deepcopy(model)
-    for layer, width in zip(model.layers, widths, strict=True):
-        select_units(layer, *(torch.arange(units, device=model.device) for units in width))
+    for layer, (heads, neurons) in zip(model.layers, widths, strict=True):
+        layer.keep_units(torch.arange(heads, device=model.device), torch.arange(neurons, device=model.device))
     if hasattr(model.config, "sparsity_map"):
         model.config.sparsity = str(sparsity)
         model.config.sparsity_map = {s: units for s, units in model.config.sparsity_map.items() if int(s) >= sparsity}
@@ -106,7 +86,7 @@ def chosen_layers(choice: str, kept: int, layers: int) -> list[int]:
         CheckpointError: the model has fewer layers, or not one that is named.
     """
     if kept > layers:
-        raise CheckpointError(f"--student_layer {kept}: the model has only {layers} layers")
+        raise CheckpointError(f"the model has only {layers} layers")
     if choice == "first":
         return list(range(kept))
     if choice == "last":
@@ -115,14 +95,14 @@ def chosen_layers(choice: str, kept: int, layers: int) -> list[int]:
         return [round(index * (layers - 1) / max(1, kept - 1)) for index in range(kept)]
     named = [int(layer) for layer in choice.split(",")]
     if named[-1] >= layers:
-        raise CheckpointError(f"--layer_choice {choice}: the model's layers go from 0 to {layers - 1}")
+        raise CheckpointError(f"the model's layers go from 0 to {layers - 1}")
     return named
 
 
-def drop_layers(model: PrunableBert, kept: list[int]) -> PrunableBert:
+def drop_layers(model: PrunableEncoder, kept: list[int]) -> PrunableEncoder:
     """A copy with these layers only, in this order; embeddings and classifier stay."""
     model = copy.deepcopy(model)
-    model.bert.encoder["layer"] = nn.ModuleList(model.layers[layer] for layer in kept)
+    model.replace_layers(nn.ModuleList(model.layers[layer] for layer in kept))
     model.config.num_hidden_layers = len(kept)
     if hasattr(model.config, "sparsity_map"):
         # with layers gone the shares removed no longer add up: only what gives the present widths is left
@@ -136,8 +116,8 @@ def drop_layers(model: PrunableBert, kept: list[int]) -> PrunableBert:
 
 
 def initial_student(
-    model: PrunableBert, layers: int, sparsity: int | None, layer_choice: str = "first"
-) -> PrunableBert:
+    model: PrunableEncoder, layers: int, sparsity: int | None, layer_choice: str = "first"
+) -> PrunableEncoder:
     """The student before distillation: cut at a sparsity (percent) if one is given, else so many layers."""
     if sparsity is not None:
         return cut(model, sparsity)

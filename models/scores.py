@@ -1,6 +1,6 @@
 """Mask gradients -> expressive, friendly and knowledgeable scores of every head and neuron.
 
-expressive, friendly = mask_gradients(teacher, batches, [task_loss, distance_to(student_logits)])
+expressive, friendly = mask_gradients(teacher, batches, [task_loss, teacher_loss(student_logits)])
 knowledgeable = interpolate(normalise(expressive), normalise(friendly), lam)
 """
 
@@ -23,7 +23,27 @@ WINDOW = 16 * GROUP  # examples in file order within which batches of similar le
 
 def interpolate(expressive: Units, friendly: Units, lam: float) -> Units:
     """The knowledgeable score: lam * expressive + (1 - lam) * friendly; lam = 1 is the expressive score itself."""
-    return Units(*(lam * e + (1 - lam) * f for e, f in zip(expressive, friendly, strict=True)))
+    return expressive.map(lambda e, f: lam * e + (1 - lam) * f, friendly)
+
+
+def all_scores(
+    model: nn.Module, expressive: Units, friendly: Units, lam: float, chosen: str, seed: int
+) -> dict[str, Units]:
+    """The scores that units can be sorted by, by name: the three that gradients give, and the chosen one.
+
+    Args:
+        model: whose units they are of.
+        expressive, friendly: normalised.
+        lam: share of expressiveness in the knowledgeable score.
+        chosen: one of the three, "random" or "magnitude".
+        seed: of random scores.
+    """
+    scores = {"expressive": expressive, "friendly": friendly, "knowledgeable": interpolate(expressive, friendly, lam)}
+    if chosen == "random":
+        scores["random"] = random_scores(model, seed)
+    if chosen == "magnitude":
+        scores["magnitude"] = normalise(magnitudes(model))
+    return scores
 
 
 def random_scores(model: nn.Module, seed: int) -> Units:
@@ -35,29 +55,26 @@ def random_scores(model: nn.Module, seed: int) -> Units:
 
 def magnitudes(model: nn.Module) -> Units:
     """L2 norm of all weights of each head, (L, H), and neuron, (L, F): a score without data."""
-    heads, neurons = [], []
-    for layer in model.layers:
-        attention, output = layer.attention["self"], layer.attention["output"].dense.weight
-        rows = torch.cat([attention.query.weight, attention.key.weight, attention.value.weight, output.t()], dim=1)
-        heads.append(rows.detach().unflatten(0, (attention.heads, attention.size)).norm(dim=(1, 2)))
-        incoming, outgoing = layer.intermediate["dense"].weight, layer.output.dense.weight
-        neurons.append(torch.cat([incoming, outgoing.t()], dim=1).detach().norm(dim=1))
-    return Units(torch.stack(heads), torch.stack(neurons))
+    weights = [layer.unit_weights() for layer in model.layers]
+    heads, neurons = (
+        torch.stack([units.detach().norm(dim=1) for units in kind]) for kind in zip(*weights, strict=True)
+    )
+    return Units(heads, neurons)
 
 
 def normalise(scores: Units) -> Units:
     """Divide by the L2 norm over the units of a layer, heads and neurons apart: layers become comparable."""
-    return Units(*(score / (score.norm(dim=-1, keepdim=True) + 1e-7) for score in scores))
+    return scores.map(lambda score: score / (score.norm(dim=-1, keepdim=True) + 1e-7))
 
 
 def check_uncut(model: nn.Module) -> None:
     """Raise CheckpointError if units are missing that would have to be scored."""
     if (sparsity := getattr(model.config, "sparsity", "0")) != "0":
-        raise CheckpointError(f"{model.config.name_or_path}: cut at {sparsity} %, expected an uncut model to score")
+        raise CheckpointError(f"{model.name_or_path}: cut at {sparsity} %, expected an uncut model to score")
 
 
 def mask_gradients(
-    model: nn.Module, batches: Iterable[Any], losses: Sequence[Loss], group_size: int = GROUP
+    model: nn.Module, batches: Iterable[Any], loss_fns: Sequence[Loss], group_size: int = GROUP
 ) -> list[Units]:
     """For each loss, the sum over groups of examples of |d mean loss / d mask| at mask = 1, in eval mode.
 
@@ -72,7 +89,7 @@ def mask_gradients(
         model: its forward is called as forward(*batch.inputs, head_mask, neuron_mask); uncut. Compiled code is left
             aside: a compiled backward pass frees what the next loss's needs.
         batches: each has `inputs`, `example_ids_on_cpu` (B,), the places in the file from 0, and what the losses need.
-        losses: functions of (logits, batch) -> (B,).
+        loss_fns: functions of (logits, batch) -> (B,).
         group_size: examples; the scores depend on it, 32 is the paper's.
 
     Returns:
@@ -85,7 +102,7 @@ def mask_gradients(
     check_uncut(model)
     config = model.config
     shapes = [(config.num_hidden_layers, width) for width in (config.num_attention_heads, config.intermediate_size)]
-    sums = GroupSums([shape for _ in losses for shape in shapes], group_size, model.device)
+    sums = GroupSums([shape for _ in loss_fns for shape in shapes], group_size, model.device)
     was_trainable = [parameter.requires_grad for parameter in model.parameters()]
     model.eval().requires_grad_(False)
     for batch in batches:
@@ -95,9 +112,9 @@ def mask_gradients(
         ]
         logits = model.forward(*batch.inputs, *masks)
         gradients = []  # (B, L, H) and (B, L, F) for each loss
-        for loss in losses:
-            retain = loss is not losses[-1]
-            gradients += torch.autograd.grad(loss(logits, batch).sum(), masks, retain_graph=retain)
+        for loss_fn in loss_fns:
+            retain = loss_fn is not loss_fns[-1]
+            gradients += torch.autograd.grad(loss_fn(logits, batch).sum(), masks, retain_graph=retain)
         sums.add(gradients, batch.example_ids_on_cpu)
     for parameter, trainable in zip(model.parameters(), was_trainable, strict=True):
         parameter.requires_grad_(trainable)

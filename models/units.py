@@ -3,6 +3,7 @@
 1 KEEPS, 0 REMOVES; sparsity is a percentage of units removed.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -17,6 +18,10 @@ class Units(NamedTuple):
 
     head: Tensor  # (L, H)
     neuron: Tensor  # (L, F)
+
+    def map(self, function: Callable[..., Tensor], *others: "Units") -> "Units":
+        """The function of both tensors, each together with the same one of the other pairs."""
+        return Units(*(function(*tensors) for tensors in zip(self, *others, strict=True)))
 
 
 def kept_units(config: Any, sparsity: int) -> list[tuple[int, int]]:

@@ -30,7 +30,7 @@ import torch
 
 import run_rewinding
 from models.checkpoint import load_model
-from models.losses import distance_to, task_loss
+from models.losses import task_loss, teacher_loss
 from models.pruning import cut, drop_layers, sort_units
 from models.scores import GROUP, WINDOW, mask_gradients, normalise, random_scores
 from utils.arguments import add_student_flags, argument_parser
@@ -143,12 +143,12 @@ def score(args, folder: Path, way: str) -> dict[str, float]:
 
     In float32, as the stage computes them whatever the precision of the rest.
     """
-    torch.set_float32_matmul_precision("high")  # as in utils.stage
+    torch.set_float32_matmul_precision("high")  # as in stage.py
     labels, device = TASKS[args.task_name].labels, device_of(args)
     teacher, student = (load_model(str(folder / name), labels).to(device) for name in ("teacher", "trial"))
     tokenizer = load_tokenizer(str(folder / "teacher"))
     dev = load_examples(args.task_name, str(folder / "data"), "dev", tokenizer, args.max_length).to(device)
-    losses = [task_loss, distance_to(predict(student, dev, GROUP))]
+    losses = [task_loss, teacher_loss(predict(student, dev, GROUP))]
     start = clock(device)
     if way == "ours":
         batches = dev.eval_batches(GROUP, window=WINDOW)
@@ -161,7 +161,7 @@ def score(args, folder: Path, way: str) -> dict[str, float]:
 def plain_mask_gradients(model, dev, losses, width: int) -> list[list[torch.Tensor]]:
     """The definition, as the paper's code computes it: padded, in file order, with the gradients of all weights."""
     config = model.eval().config
-    model.compute_plainly()
+    model.use_exact_shortcuts(False)
     shapes = [(config.num_hidden_layers, n) for n in (config.num_attention_heads, config.intermediate_size)]
     masks = [torch.ones(shape, device=model.device, requires_grad=True) for shape in shapes]
     total = [[torch.zeros_like(mask) for mask in masks] for _ in losses]

@@ -1,4 +1,4 @@
-"""Exports a checkpoint for other programs: ONNX, or Hugging Face's BertForSequenceClassification.
+"""Exports a checkpoint for other programs: ONNX, or Hugging Face's class for sequence classification.
 
     python scripts/export.py --model_path outputs/distil/parameter_pruned/kd_70_rte/ckpt --format onnx
     python scripts/export.py --model_path outputs/distil/layer_dropped/kd_4_rte/ckpt --format huggingface
@@ -6,7 +6,8 @@
 Both folders get config.json and the tokenizer's files. `onnx` takes every model, cut or not: model.onnx has the inputs
 input_ids, token_type_ids and attention_mask, int64 (batch, length) of any sizes up to what the model takes, and the
 output logits (batch, classes); onnxruntime must give torch's logits to 1e-4, or nothing is written. `huggingface` takes
-models whose layers are all at full width; to the library BERT has as many heads and neurons in every layer.
+models whose layers are all at full width, and writes the class of the family that they come from: the library's
+encoders have as many heads and neurons in every layer.
 """
 
 import argparse
@@ -27,11 +28,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.bert import PrunableBert
-from models.checkpoint import CLASSIFIER, load_model
+from models.checkpoint import load_model
+from models.encoder import PrunableEncoder, write_config
+from models.families import as_library_config, as_library_weights
 from models.units import CheckpointError
+from stage import entry_point
 from utils.arguments import Parser
-from utils.entry import entry_point
 from utils.errors import InputError
 from utils.files import checkpoint_digest, lock, read_json, write_json, written_beside
 from utils.paths import sparsity_of
@@ -41,7 +43,6 @@ TOLERANCE = 1e-4  # between the logits of torch and of onnxruntime
 BATCHES, LENGTHS = (1, 2, 8), (4, 32)  # that are compared, with the longest length there is
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
-NAMES = {ours: theirs for theirs, ours in CLASSIFIER.items()}  # Hugging Face's; all others are the same
 SOURCE = "export.json"  # in an export and in nothing else: the checkpoint that it was made of
 
 
@@ -58,7 +59,7 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def load_for_inference(path: str) -> PrunableBert:
+def load_for_inference(path: str) -> PrunableEncoder:
     """The model of a checkpoint folder in eval mode on the CPU, with the classes that its config.json names.
 
     One class is regression. Raises CheckpointError or InputError if there is no such folder, or no model with a
@@ -87,9 +88,9 @@ def export_source(folder: Path) -> str | None:
     return written.get("export_source")
 
 
-def widths(model: PrunableBert) -> list[tuple[int, int]]:
+def widths(model: PrunableEncoder) -> list[tuple[int, int]]:
     """Heads and neurons that each layer has."""
-    return [(layer.attention["self"].heads, layer.intermediate["dense"].out_features) for layer in model.layers]
+    return [layer.widths for layer in model.layers]
 
 
 def random_inputs(config: Any, batch: int, length: int, padded: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,7 +98,7 @@ def random_inputs(config: Any, batch: int, length: int, padded: bool = False) ->
     generator = torch.Generator().manual_seed(batch * length)
     lengths = torch.linspace(length, 2, batch).long() if padded else torch.full((batch,), length)
     mask = (torch.arange(length) < lengths[:, None]).long()
-    sizes = (config.vocab_size, config.type_vocab_size)
+    sizes = (config.vocab_size, max(1, config.type_vocab_size))
     ids, types = (torch.randint(size, (batch, length), generator=generator) for size in sizes)
     return ids, types, mask
 
@@ -116,13 +117,13 @@ def onnx_logits(session: Any, inputs: tuple[Tensor, Tensor, Tensor]) -> np.ndarr
     return session.run(None, {name: part.long().numpy() for name, part in zip(INPUTS, inputs, strict=True)})[0]
 
 
-def write_onnx(model: PrunableBert, folder: Path) -> str:
+def write_onnx(model: PrunableEncoder, folder: Path) -> str:
     """Write model.onnx and compare it with torch; the largest difference of logits, in words.
 
     Raises FloatingPointError if it is above TOLERANCE.
     """
     longest, exported = model.config.max_position_embeddings, copy.deepcopy(model)
-    exported.compute_plainly()
+    exported.use_exact_shortcuts(False)
     dynamic = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("length", min=1, max=longest)}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision
     with warnings.catch_warnings(), torch.inference_mode():
@@ -145,27 +146,19 @@ def write_onnx(model: PrunableBert, folder: Path) -> str:
     largest = np.max(differences)
     if not largest <= TOLERANCE:  # not a number is none either
         raise FloatingPointError(f"onnxruntime's logits are {largest:.1e} off torch's, expected {TOLERANCE} at most")
-    model.config.save_pretrained(folder)
+    write_config(folder, model.config.to_dict())
     return f"onnxruntime's logits are within {largest:.1e} of torch's in {len(differences)} shapes"
 
 
-def write_huggingface(model: PrunableBert, folder: Path) -> str:
-    """Write configuration and weights as BertForSequenceClassification has them; how to load them, in words.
-
-    The classifier's first layer and its tanh are BERT's pooler.
-    """
-    config = copy.deepcopy(model.config)
-    for name in ("sparsity", "sparsity_map"):
-        if hasattr(config, name):
-            delattr(config, name)
-    config.architectures, config.classifier_dropout = ["BertForSequenceClassification"], model.cls[2].p
-    if config.num_labels == 1:
-        config.problem_type = "regression"
-    weights = {}
-    for name, weight in model.state_dict().items():
-        weights[NAMES.get(name[:6], name[:6]) + name[6:]] = weight.contiguous()
+def write_huggingface(model: PrunableEncoder, folder: Path) -> str:
+    """Write configuration and weights as the family's class has them; how to load them, in words."""
+    model = copy.deepcopy(model)
+    for layer in model.layers:
+        layer.restore_head_order()
+    config = {**model.config.to_dict(), "classifier_dropout": model.cls[2].p}
+    write_config(folder, as_library_config(config))
+    weights = as_library_weights(config, model.state_dict())
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    config.save_pretrained(folder)
     return "AutoModelForSequenceClassification.from_pretrained loads it"
 
 
@@ -181,14 +174,14 @@ def check_packages() -> None:
         raise InputError(f"--format onnx: {name} is missing: pip install {' '.join(PACKAGES)}") from None
 
 
-def check_full_width(model: PrunableBert) -> None:
+def check_full_width(model: PrunableEncoder) -> None:
     """Raise CheckpointError if a layer is cut."""
     full = (model.config.num_attention_heads, model.config.intermediate_size)
     for index, (heads, neurons) in enumerate(widths(model)):
         if (heads, neurons) != full:
             raise CheckpointError(
                 f"--format huggingface: layer {index} has {heads} of {full[0]} heads and {neurons} of {full[1]} "
-                "neurons left, and Hugging Face's BERT has them all in every layer; --format onnx takes cut models"
+                "neurons left, and Hugging Face's class has them all in every layer; --format onnx takes cut models"
             )
 
 
@@ -204,7 +197,7 @@ def check_replaceable(folder: Path) -> None:
         raise InputError(f"{folder}: holds files that no export wrote; give another --output_dir")
 
 
-@entry_point(CheckpointError)
+@entry_point
 def main(argv=None):
     args = parse_args(argv)
     if args.format == "onnx":

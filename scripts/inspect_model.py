@@ -31,10 +31,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from models.bert import PrunableBert
-from models.units import CheckpointError
 from scripts import export
+from stage import entry_point
 from utils.arguments import Parser
-from utils.entry import entry_point
 from utils.errors import InputError
 from utils.files import checkpoint_digest, write_json
 from utils.flags import number
@@ -66,7 +65,7 @@ def own_teacher(path: str) -> str | None:
 
 def macs(model: PrunableBert, length: int) -> int:
     """Products for one example of so many tokens, as the top of this file has them."""
-    hidden, size = model.config.hidden_size, model.layers[0].attention["self"].size
+    hidden, size = model.config.hidden_size, model.layers[0].self_attention.head_dim
     total = hidden * (hidden + model.config.num_labels)
     for heads, neurons in export.widths(model):
         total += length * (4 * hidden * heads * size + 2 * length * heads * size + 2 * hidden * neurons)
@@ -161,7 +160,7 @@ def show_latencies(columns: dict[str, dict[str, Any]]) -> None:
     print(table(("runtime", "batch", "length", *header), rows))
 
 
-@entry_point(CheckpointError)
+@entry_point
 def main(argv=None):
     args = parse_args(argv)
     if args.json and (Path(args.json).is_dir() or not Path(args.json).parent.is_dir()):

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
-from utils.arguments import inside_weights
+from models.layer_losses import INTERMEDIATE_LOSSES
+from utils.arguments import intermediate_weights
 from utils.errors import InputError
 from utils.files import checkpoint_digest, written_beside
 from utils.folder import run_folders
@@ -184,12 +185,12 @@ def _method(name: str, args: dict[str, Any], metrics: dict[str, Any]) -> str:
 
 
 def _student(args: dict[str, Any]) -> str:
-    weights = inside_weights(argparse.Namespace(**args))
-    inside = "".join(f" + {weight:g} {name}" for name, weight in weights.items())
+    weights = intermediate_weights(argparse.Namespace(**args), INTERMEDIATE_LOSSES)
+    intermediate = "".join(f" + {weight:g} {name}" for name, weight in weights.items())
     if args.get("student_sparsity") is not None:
-        return f"{args['student_sparsity']} % pruned{inside}"
+        return f"{args['student_sparsity']} % pruned{intermediate}"
     choice = args.get("layer_choice", "first")
-    return f"{args['student_layer']} layers{'' if choice == 'first' else f' ({choice})'}{inside}"
+    return f"{args['student_layer']} layers{'' if choice == 'first' else f' ({choice})'}{intermediate}"
 
 
 def mean_over_seeds(values: Iterable[float]) -> Mean | None:

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import BertConfig, BertModel
+from transformers.utils.logging import disable_progress_bar
 
 from models.bert import PrunableBert
 from utils.tokenizer import load_tokenizer
 
+disable_progress_bar()  # which would be among the lines that tests look at
 torch.set_num_threads(1)  # the models are so small that a second thread only waits
 REFERENCE = Path(__file__).parent / "fixtures" / "reference"
 WORDS = [f"w{index}" for index in range(40)]

@@ -28,7 +28,7 @@ import run_pruning
 import run_rewinding
 import run_sparsification
 from models.checkpoint import load_model
-from models.losses import distance_to, task_loss
+from models.losses import task_loss, teacher_loss
 from models.scores import mask_gradients
 from utils import processes
 from utils.cache import load_examples
@@ -228,7 +228,7 @@ def compare_windows() -> dict:
     """Scoring in which groups are closed again and again: 16 rows in 4 batches, 48 rows in 12."""
     model = load_model("teacher", ("not_entailment", "entailment")).to("gpu:0")
     rows = load_examples("rte", "datasets", "train", load_tokenizer("teacher"), 40)
-    losses = [task_loss, distance_to(torch.zeros(48, 2, device="gpu:0"))]
+    losses = [task_loss, teacher_loss(torch.zeros(48, 2, device="gpu:0"))]
     fewer, more = (rows.rows(torch.arange(count)).to("gpu:0") for count in (16, 48))
     return compare(
         lambda: mask_gradients(model, fewer.eval_batches(4, window=8), losses, group_size=4),
@@ -248,7 +248,7 @@ def drop_attention() -> float:
     heads, neurons = torch.ones(2, 4, device="gpu:0"), torch.ones(2, 32, device="gpu:0")
     heads[0] = 0
     expected = model(*inputs, heads, neurons)
-    model.layers[0].attention["self"].dropout.p = 1.0
+    model.layers[0].self_attention.dropout.p = 1.0
     return (model(*inputs) - expected).abs().max().item()
 
 

@@ -15,7 +15,7 @@ import run_rewinding
 import run_sparsification
 from utils.arguments import recipe
 from utils.paths import run_folder
-from utils.training import Recipe
+from utils.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 STAGES = {
@@ -101,7 +101,12 @@ def test_a_task_has_sizes_of_training_of_its_own_and_a_flag_counts_more(tmp_path
 def test_the_training_flags_are_the_loops_recipe(stages_done):
     flags = ["--num_train_epochs", "3", "--per_device_train_batch_size", "7", "--use_bf16", "--no_exact_shortcuts"]
     found = recipe(STAGES["run_distillation"].parse_args(flags))
-    assert (found.num_train_epochs, found.batch_size, found.dtype, found.plain) == (3, 7, torch.bfloat16, True)
+    assert (found.num_train_epochs, found.batch_size, found.dtype, found.exact_shortcuts) == (
+        3,
+        7,
+        torch.bfloat16,
+        False,
+    )
     assert recipe(STAGES["run_distillation"].parse_args(["--use_fp16"])).dtype is torch.float16
     assert recipe(STAGES["run_distillation"].parse_args([])) == Recipe()
 

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from utils.batches import tokenise
 from utils.readers import Split
-from utils.reading import selecting_and_reporting
+from utils.reading import split_dev
 from utils.seeds import set_seed
 
 
@@ -130,5 +130,5 @@ def test_halves_are_disjoint_alike_and_always_the_same(tokenizer, regression):
     for seed in (0, 1, 776):
         set_seed(seed)
         flags = argparse.Namespace(selection_split="half", seed=seed)
-        for ours, other in zip(halves, selecting_and_reporting(flags, examples), strict=True):
+        for ours, other in zip(halves, split_dev(flags, examples), strict=True):
             assert torch.equal(ours.offsets, other.offsets)

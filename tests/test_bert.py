@@ -64,7 +64,7 @@ def test_the_last_layer_for_cls_alone_is_exact():
     model = PrunableBert(small_config()).eval()
     batch = random_batch(model.config)
     short = model(*batch)
-    model.compute_plainly()
+    model.use_exact_shortcuts(False)
     torch.testing.assert_close(model(*batch), short, atol=1e-6, rtol=1e-5)
 
 
@@ -110,7 +110,7 @@ def test_a_linear_layer_takes_the_fast_product_where_there_is_one_and_leaves_the
     assert not is_fast(hidden[:0])
     with torch.autocast("cpu", torch.bfloat16):
         assert not is_fast(hidden)
-    linear.plain = True
+    linear.exact_shortcuts = False
     assert not is_fast(hidden)
 
 
@@ -121,7 +121,7 @@ def test_without_dropout_training_and_evaluation_say_the_same_and_so_does_the_pl
     batch = random_batch(model.config)
     logits = model(*batch)
     torch.testing.assert_close(model.train()(*batch), logits, atol=1e-6, rtol=1e-5)
-    model.compute_plainly()
+    model.use_exact_shortcuts(False)
     torch.testing.assert_close(model(*batch), logits, atol=1e-6, rtol=1e-5)
 
 
@@ -131,14 +131,14 @@ def test_attention_that_is_all_dropped_is_that_of_no_head(layer, plain):
     torch.manual_seed(0)
     model = PrunableBert(small_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).train()
     model.cls[2].p = 0.0
-    model.compute_plainly(plain)
+    model.use_exact_shortcuts(not plain)
     for linear in model.modules():  # of a new model they are 0
         if isinstance(linear, torch.nn.Linear):
             torch.nn.init.normal_(linear.bias)
     batch, heads = random_batch(model.config), torch.ones(3, 4)
     heads[layer] = 0
     expected = model(*batch, heads, torch.ones(3, 32))
-    model.layers[layer].attention["self"].dropout.p = 1.0
+    model.layers[layer].self_attention.dropout.p = 1.0
     torch.testing.assert_close(model(*batch), expected, atol=1e-6, rtol=1e-5)
 
 
@@ -148,7 +148,7 @@ def test_what_is_all_dropped_leaves_the_residual(part):
     model = PrunableBert(small_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).train()
     model.cls[2].p = 0.0
     batch, layer = random_batch(model.config), model.layers[1]
-    residual = layer.attention["output"] if part == "attention" else layer.output
+    residual = layer.attention_out if part == "attention" else layer.output
     residual.dropout.p = 1.0
     dropped = model(*batch)
     residual.dropout.p = 0.0
@@ -161,8 +161,8 @@ def test_what_is_all_dropped_leaves_the_residual(part):
 def test_dropout_comes_from_the_configuration():
     model = PrunableBert(small_config(hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.2))
     for layer in model.layers:
-        assert layer.attention["self"].dropout.p == 0.2
-        assert layer.attention["output"].dropout.p == layer.output.dropout.p == 0.3
+        assert layer.self_attention.dropout.p == 0.2
+        assert layer.attention_out.dropout.p == layer.output.dropout.p == 0.3
     assert model.bert.embeddings.dropout.p == 0.3
 
 

@@ -1,4 +1,6 @@
-"""What models say inside, and the losses on it, against Hugging Face's BERT and loops over heads and layers."""
+"""What models compute in their layers, and the losses on it, against Hugging Face's BERT and plain loops."""
+
+from functools import partial
 
 import pytest
 import torch
@@ -7,10 +9,11 @@ from torch.nn import functional as F
 from transformers import BertModel
 
 from models.bert import PrunableBert
-from models.features import Features, similarities, teacher_layer
-from models.losses import INSIDE
-from models.pruning import cut, drop_layers, sort_units
+from models.layer_losses import INTERMEDIATE_LOSSES, IntermediateLoss, record_features, similarities, teacher_layer
+from models.losses import distillation_loss
+from models.pruning import cut, sort_units
 from models.units import Units
+from utils.batches import Batch
 
 
 def pair_of_models(**changes) -> tuple[PrunableBert, PrunableBert]:
@@ -21,11 +24,11 @@ def pair_of_models(**changes) -> tuple[PrunableBert, PrunableBert]:
 
 
 def losses_of(student: PrunableBert, teacher: PrunableBert, batch) -> dict[str, torch.Tensor]:
-    ours, theirs = Features(student), Features(teacher)
-    student(*batch)
-    with torch.no_grad():
-        teacher(*batch)
-    return {name: loss(ours, theirs, batch[2]) for name, loss in INSIDE.items()}
+    with record_features(student) as ours, record_features(teacher) as theirs:
+        student(*batch)
+        with torch.no_grad():
+            teacher(*batch)
+    return {name: loss(ours, theirs, batch[2]) for name, loss in INTERMEDIATE_LOSSES.items()}
 
 
 def reference(model: PrunableBert, ids, types) -> tuple[list, dict]:
@@ -46,8 +49,9 @@ def reference(model: PrunableBert, ids, types) -> tuple[list, dict]:
 
 def test_features_are_those_of_hugging_faces_bert():
     model = pair_of_models()[1]
-    features, batch = Features(model), random_batch(model.config)
-    model(*batch)
+    batch = random_batch(model.config)
+    with record_features(model) as features:
+        model(*batch)
     bert = BertModel(model.config, add_pooling_layer=False).eval()
     bert.set_attn_implementation("eager")
     bert.load_state_dict(model.bert.state_dict())
@@ -113,7 +117,7 @@ def test_cut_models_are_compared_by_what_is_left(sparsity):
     layers = torch.arange(4.0)[:, None]  # the last layer's units are the lowest, so it loses all its heads first
     sort_units(dense, Units(torch.rand(4, 4) - layers, torch.rand(4, 32)))
     teacher = cut(dense, sparsity)
-    assert teacher.layers[3].attention["self"].heads == 0
+    assert teacher.layers[3].self_attention.heads == 0
     found = losses_of(student, teacher, random_batch(student.config))
     assert torch.equal(found["minilm"], torch.zeros(5))  # no head is left to be compared with
     for name in ("pkd", "tinybert"):
@@ -147,10 +151,32 @@ def test_layers_are_paired_evenly_and_last_to_last():
     assert [teacher_layer(layer, 5, 12) for layer in range(6)] == [0, 2, 5, 7, 10, 12]
 
 
-def test_a_watched_model_says_the_same():
+def test_recording_changes_no_logit_and_leaves_nothing_behind():
     model = pair_of_models()[1]
     batch = random_batch(model.config)
     before = model(*batch)
-    Features(model)
-    torch.testing.assert_close(model(*batch), before, atol=1e-6, rtol=1e-5)
-    assert drop_layers(model, [0]).every_token
+    with record_features(model) as features:
+        torch.testing.assert_close(model(*batch), before, atol=1e-6, rtol=1e-5)
+        assert features.hidden[-1].shape[1] == batch[0].shape[1]  # the last layer computes all tokens
+    recorded = features.hidden[-1]
+    assert torch.equal(model(*batch), before)
+    assert features.hidden[-1] is recorded
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_loss_between_layers_adds_to_the_one_on_logits_whatever_ran_before():
+    student, teacher = pair_of_models()
+    inputs = random_batch(student.config)
+    batch = Batch(*inputs, torch.arange(5) % 2, torch.arange(5), torch.arange(5))
+    expected = losses_of(student, teacher, inputs)
+    on_logits = partial(distillation_loss, temperature=3.0, alpha=0.25)
+    with torch.no_grad():
+        logits, alone = student(*inputs), on_logits(student(*inputs), teacher(*inputs), batch)
+    loss_fn = IntermediateLoss(student, teacher.train(), {"minilm": 2.0, "pkd": 0.5}, on_logits)
+    with loss_fn:
+        teacher(*random_batch(student.config, rows=3))
+        total = loss_fn(student(*inputs), batch)
+    torch.testing.assert_close(total, alone + 2 * expected["minilm"] + 0.5 * expected["pkd"])
+    total.sum().backward()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert torch.equal(student(*inputs), logits)

@@ -15,7 +15,7 @@ import run_rewinding
 import run_sparsification
 from models.bert import PrunableBert
 from models.dropout import Dropout
-from models.losses import distance_to, task_loss
+from models.losses import task_loss, teacher_loss
 from models.scores import mask_gradients
 from utils.batches import tokenise
 from utils.cache import load_examples
@@ -80,7 +80,7 @@ def test_compiled_dropout_is_one_graph():
 def test_a_compiled_model_is_scored_for_several_losses(tokenizer):
     torch.manual_seed(0)
     examples = tokenise(Split([f"w{n} w{2 * n}" for n in range(9)], None, [n % 2 for n in range(9)]), tokenizer, 20)
-    model, losses = PrunableBert(small_config()), [task_loss, distance_to(torch.randn(9, 2))]
+    model, losses = PrunableBert(small_config()), [task_loss, teacher_loss(torch.randn(9, 2))]
     eager = mask_gradients(model, examples.eval_batches(4), losses)
     model.compile(backend="aot_eager", dynamic=True)  # as the default does, its backward pass frees what it has read
     for ours, other in zip(mask_gradients(model, examples.eval_batches(4), losses), eager, strict=True):

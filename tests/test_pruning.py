@@ -52,10 +52,10 @@ def test_of_equal_scores_the_first_layers_go_first():
 
 def test_sorting_changes_no_logit_but_the_order(model):
     batch = random_batch(model.config)
-    before, query = model(*batch), model.layers[0].attention["self"].query.weight.clone()
+    before, query = model(*batch), model.layers[0].self_attention.query.weight.clone()
     sort_units(model, scores())
     torch.testing.assert_close(model(*batch), before, atol=1e-5, rtol=1e-5)
-    assert not torch.equal(model.layers[0].attention["self"].query.weight, query)
+    assert not torch.equal(model.layers[0].self_attention.query.weight, query)
     assert model.config.sparsity == "0"
     assert list(model.config.sparsity_map) == [str(s) for s in SPARSITIES]
 
@@ -75,7 +75,7 @@ def test_cut_equals_masked_when_a_layer_is_emptied(model, emptied):
     head[emptied], neuron[emptied] = 0, 0
     sort_units(model, Units(head, neuron))
     student = cut(model, 40)
-    assert student.layers[emptied].attention["self"].heads == 0
+    assert student.layers[emptied].self_attention.heads == 0
     assert student.layers[emptied].output.dense.in_features == 0
     batch = random_batch(model.config)
     expected = model(*batch, *masks_of(model, 40))
@@ -130,9 +130,9 @@ def test_the_layers_that_a_student_keeps(choice, kept, layers):
 
 
 def test_layers_that_are_not_there():
-    with pytest.raises(CheckpointError, match="--student_layer 4: the model has only 3 layers"):
+    with pytest.raises(CheckpointError, match="the model has only 3 layers"):
         chosen_layers("last", 4, 3)
-    with pytest.raises(CheckpointError, match="--layer_choice 0,3: the model's layers go from 0 to 2"):
+    with pytest.raises(CheckpointError, match="the model's layers go from 0 to 2"):
         chosen_layers("0,3", 2, 3)
 
 
@@ -153,7 +153,7 @@ def test_dropping_layers_of_a_cut_model_keeps_their_widths(model, tmp_path, kept
     student = drop_layers(cut(model, 50), kept)
     student.save_pretrained(tmp_path)
     again = PrunableBert.from_pretrained(tmp_path)
-    widths = [(layer.attention["self"].heads, layer.output.dense.in_features) for layer in again.layers]
+    widths = [(layer.self_attention.heads, layer.output.dense.in_features) for layer in again.layers]
     assert widths == [[(1, 24), (2, 8), (3, 16)][layer] for layer in kept]
     batch = random_batch(model.config)
     torch.testing.assert_close(again.eval()(*batch), student.eval()(*batch))

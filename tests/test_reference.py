@@ -87,5 +87,5 @@ def test_lam_1_is_stage_2(tmp_path):
 def test_a_checkpoint_of_the_papers_code_can_be_cut_deeper():
     student = PrunableBert.from_pretrained(REFERENCE / "rte_student_pruned50")
     deeper = cut(student, 90)
-    assert [layer.attention["self"].heads for layer in deeper.layers] == [1, 0, 0, 1]
+    assert [layer.self_attention.heads for layer in deeper.layers] == [1, 0, 0, 1]
     assert sorted(deeper.config.sparsity_map) == ["90"]

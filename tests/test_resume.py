@@ -41,7 +41,9 @@ def model():
     return PrunableBert(small_config())
 
 
-@pytest.mark.parametrize("recipe", [QUICK, QUICK._replace(num_grad_accum_steps=2, dtype=torch.bfloat16, plain=True)])
+@pytest.mark.parametrize(
+    "recipe", [QUICK, QUICK._replace(num_grad_accum_steps=2, dtype=torch.bfloat16, exact_shortcuts=False)]
+)
 @pytest.mark.parametrize("stop", [1, 3, 4, 7])
 @pytest.mark.parametrize("interval", [1, 2])
 def test_training_goes_on_bit_for_bit(tmp_path, model, tokenizer, recipe, stop, interval):
@@ -56,7 +58,15 @@ def test_training_goes_on_bit_for_bit(tmp_path, model, tokenizer, recipe, stop, 
                 raise Stopped
             return task_loss(logits, batch)
 
-        return fit(model, examples, loss, recipe, lambda: evaluate(model, examples, "acc", 8), "acc", saved), len(seen)
+        return fit(
+            model,
+            examples,
+            loss,
+            recipe,
+            eval_fn=lambda: evaluate(model, examples, "acc", 8),
+            selection_metric="acc",
+            train_state=saved,
+        ), len(seen)
 
     whole, stopped, resumed = (copy.deepcopy(model) for _ in range(3))
     wanted, steps = train(whole)
@@ -123,7 +133,15 @@ def test_without_an_interval_states_are_saved_at_evaluations_once_a_minute(tmp_p
 
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     recipe = QUICK._replace(num_train_epochs=12, num_patience_epochs=0, log_interval=2)
-    fit(model, make_examples(tokenizer, 16), loss, recipe, evaluate_slowly, "acc", StateFile(tmp_path / "state"))
+    fit(
+        model,
+        make_examples(tokenizer, 16),
+        loss,
+        recipe,
+        eval_fn=evaluate_slowly,
+        selection_metric="acc",
+        train_state=StateFile(tmp_path / "state"),
+    )
     assert sorted(set(saved_at)) == [6, 12, 18]  # every third evaluation, of 24 updates; nothing comes after the last
     assert saved_at.count(6) == 6
 

@@ -14,7 +14,7 @@ import run_finetuning
 import run_pruning
 import run_sparsification
 from models.bert import PrunableBert
-from models.losses import distance_to, distillation_loss, learn_from, task_loss
+from models.losses import distillation_loss, student_loss, task_loss, teacher_loss
 from models.scores import interpolate, magnitudes, mask_gradients, normalise, random_scores
 from models.units import Units
 from utils.batches import tokenise
@@ -48,7 +48,7 @@ def by_definition(model, dev, loss, size=32) -> Units:
 @pytest.mark.parametrize(("batch_size", "window"), [(1, None), (7, None), (75, None), (7, 10), (32, 64), (10, 5)])
 def test_any_batching_gives_the_scores_of_the_definition(teacher, dev, batch_size, window, group_size):
     student_logits = torch.randn(75, 2, generator=torch.Generator().manual_seed(0))
-    losses = [task_loss, distance_to(student_logits)]
+    losses = [task_loss, teacher_loss(student_logits)]
     batches = dev.eval_batches(batch_size, window=window)
     for ours, loss in zip(mask_gradients(teacher, batches, losses, group_size), losses, strict=True):
         for kind, expected in zip(ours, by_definition(teacher, dev, loss, group_size), strict=True):
@@ -183,8 +183,8 @@ def test_distillation_loss_by_hand():
     batch = Labels(torch.tensor([0]), torch.tensor([0]))
     distance, label = math.log(16 / 3) / 2, math.log(4)
     for loss in (
-        learn_from(lambda _: teacher, 1.0, 0.25)(student, batch),
-        distance_to(student, 1.0, 0.25)(teacher, batch),
+        student_loss(lambda _: teacher, 1.0, 0.25)(student, batch),
+        teacher_loss(student, 1.0, 0.25)(teacher, batch),
     ):
         assert loss.item() == pytest.approx(0.25 * distance + 0.75 * label)
     # at temperature 2 the same distance comes from logits twice as large, and counts four times
@@ -202,15 +202,15 @@ def test_distillation_loss_equals_torchs_losses(temperature, alpha):
     soft = F.kl_div(said, taught, reduction="none").sum(-1) + torch.distributions.Categorical(taught).entropy()
     expected = alpha * temperature**2 * soft + (1 - alpha) * F.cross_entropy(student, labels, reduction="none")
     torch.testing.assert_close(distillation_loss(student, teacher, batch, temperature, alpha), expected)
-    torch.testing.assert_close(learn_from(lambda _: teacher, temperature, alpha)(student, batch), expected)
-    torch.testing.assert_close(distance_to(student, temperature, alpha)(teacher, batch), expected)
+    torch.testing.assert_close(student_loss(lambda _: teacher, temperature, alpha)(student, batch), expected)
+    torch.testing.assert_close(teacher_loss(student, temperature, alpha)(teacher, batch), expected)
 
 
 def test_the_paper_takes_temperature_2_and_one_half():
     student, teacher, batch = torch.randn(3, 2), torch.randn(3, 2), Labels(torch.tensor([0, 1, 1]), torch.arange(3))
     expected = distillation_loss(student, teacher, batch, 2.0, 0.5)
-    assert torch.equal(learn_from(lambda _: teacher)(student, batch), expected)
-    assert torch.equal(distance_to(student)(teacher, batch), expected)
+    assert torch.equal(student_loss(lambda _: teacher)(student, batch), expected)
+    assert torch.equal(teacher_loss(student)(teacher, batch), expected)
 
 
 def test_distillation_loss_of_a_regression_is_the_mean_of_squared_distances():
@@ -226,7 +226,7 @@ def test_distillation_loss_of_a_regression_is_the_mean_of_squared_distances():
 
 def test_the_gradient_of_friendliness_runs_through_the_teacher_only():
     teacher = torch.tensor([[0.5, 2.0]], requires_grad=True)
-    distance_to(torch.tensor([[1.0, -1.0]]))(teacher, Labels(torch.tensor([1]), torch.tensor([0]))).sum().backward()
+    teacher_loss(torch.tensor([[1.0, -1.0]]))(teacher, Labels(torch.tensor([1]), torch.tensor([0]))).sum().backward()
     assert teacher.grad.abs().sum() > 0
 
 
@@ -241,10 +241,10 @@ def test_random_scores_depend_on_the_seed_alone(teacher):
 
 def test_the_magnitude_of_a_unit_is_the_norm_of_all_its_weights(teacher):
     scores, layer = magnitudes(teacher), teacher.layers[1]
-    attention = layer.attention["self"]
-    columns = slice(2 * attention.size, 3 * attention.size)
+    attention = layer.self_attention
+    columns = slice(2 * attention.head_dim, 3 * attention.head_dim)
     weights = [linear.weight[columns] for linear in (attention.query, attention.key, attention.value)]
-    weights.append(layer.attention["output"].dense.weight[:, columns])
+    weights.append(layer.attention_out.dense.weight[:, columns])
     assert scores.head[1, 2].item() == pytest.approx(sum(w.square().sum().item() for w in weights) ** 0.5)
-    weights = [layer.intermediate["dense"].weight[5], layer.output.dense.weight[:, 5]]
+    weights = [layer.ffn_in.weight[5], layer.output.dense.weight[:, 5]]
     assert scores.neuron[1, 5].item() == pytest.approx(sum(w.square().sum().item() for w in weights) ** 0.5)

@@ -69,7 +69,15 @@ def test_training_finishes_its_update_saves_and_goes_on_from_there(tmp_path, cap
 
         made.clear()
         recipe = QUICK._replace(num_train_epochs=3)
-        return fit(model, examples, loss, recipe, lambda: evaluate(model, examples, "acc", 8), "acc", saved)
+        return fit(
+            model,
+            examples,
+            loss,
+            recipe,
+            eval_fn=lambda: evaluate(model, examples, "acc", 8),
+            selection_metric="acc",
+            train_state=saved,
+        )
 
     @entry_point()
     def main(argv):
@@ -99,7 +107,9 @@ def test_training_that_was_over_when_it_was_stopped_is_over_when_it_goes_on(tmp_
             return {"acc": min(0.4 + 0.1 * len(evaluations), 0.6)}
 
         evaluations = []
-        return fit(copy.deepcopy(model), examples, task_loss, recipe, dev, "acc", saved)
+        return fit(
+            copy.deepcopy(model), examples, task_loss, recipe, eval_fn=dev, selection_metric="acc", train_state=saved
+        )
 
     wanted = train(None)
     assert (wanted.best_update, wanted.updates) == (6, 12)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 MODULES = [
     path.relative_to(ROOT) for folder in (".", "models", "utils", "scripts") for path in (ROOT / folder).glob("*.py")
 ]
-MAY_IMPORT_TRANSFORMERS = {"models/bert.py", "models/checkpoint.py", "utils/training.py", "scripts/make_miniature.py"}
+MAY_IMPORT_TRANSFORMERS = {"models/encoder.py", "utils/updater.py", "scripts/make_miniature.py"}
 
 
 def imports(path: Path) -> set[str]:
@@ -27,9 +27,9 @@ def test_imports_stay_within_their_rooms(path):
     found = imports(path)
     scripts = {name for name in found if name.startswith("run_")}
     if path.parts[0] == "models":
-        assert not found & {"utils", "scripts"} | scripts
+        assert not found & {"utils", "scripts", "stage"} | scripts
     elif path.parts[0] == "utils":
-        assert not found & {"models", "scripts"} | scripts
+        assert not found & {"models", "scripts", "stage"} | scripts
     elif path.name.startswith("run_"):
         assert not scripts | found & {"scripts"}
     if "transformers" in found:
@@ -37,8 +37,8 @@ def test_imports_stay_within_their_rooms(path):
 
 
 def test_the_check_above_sees_the_modules():
-    assert {"run_rewinding.py", "models/bert.py", "utils/stage.py"} <= {str(path) for path in MODULES}
-    assert "transformers" in imports(Path("models/bert.py"))
+    assert {"run_rewinding.py", "models/bert.py", "stage.py"} <= {str(path) for path in MODULES}
+    assert "transformers" in imports(Path("models/encoder.py"))
 
 
 def test_no_python_in_datasets():

@@ -13,12 +13,14 @@ from conftest import sentence, small_config
 from torch import nn
 
 from models.bert import PrunableBert
-from models.losses import learn_from, task_loss
+from models.losses import student_loss, task_loss
 from utils.arguments import SCHEDULERS
 from utils.batches import tokenise
-from utils.evaluation import evaluate, frozen, predict
+from utils.evaluation import evaluate, predict, teacher_logits_fn
 from utils.readers import Split
-from utils.training import Recipe, Step, fit
+from utils.recipe import Recipe
+from utils.training import fit
+from utils.updater import Updater
 from utils.vocabulary import seen_rows
 
 QUICK = Recipe(batch_size=8, learning_rate=1e-3, num_train_epochs=2, log_interval=3)
@@ -51,7 +53,7 @@ def test_accumulating_2_times_8_equals_a_batch_of_16(still, tokenizer, rows):
     examples, models = make_examples(tokenizer, rows), [copy.deepcopy(still), copy.deepcopy(still)]
     recipes = [QUICK._replace(batch_size=8, num_grad_accum_steps=2), QUICK._replace(batch_size=16)]
     losses = [
-        Step(model, task_loss, recipe, 10)(examples, torch.arange(rows))
+        Updater(model, task_loss, recipe, 10).update(examples, torch.arange(rows))
         for model, recipe in zip(models, recipes, strict=True)
     ]
     torch.testing.assert_close(*losses)
@@ -65,7 +67,7 @@ def test_the_first_update_is_adamw_with_the_papers_eps(still, tokenizer):
     batch = examples.batch(torch.arange(8))
     task_loss(before(*batch.inputs), batch).mean().backward()
     recipe = QUICK._replace(warmup_proportion=0.0, max_grad_norm=0.0, weight_decay=0.1)
-    Step(still, task_loss, recipe, 10)(examples, torch.arange(8))
+    Updater(still, task_loss, recipe, 10).update(examples, torch.arange(8))
     for name in ("cls.0.weight", "cls.0.bias"):
         weight, gradient = before.get_parameter(name), before.get_parameter(name).grad
         decay = 1 - 1e-3 * 0.1 if name == "cls.0.weight" else 1.0
@@ -82,13 +84,13 @@ def test_updates_that_loss_scaling_skips_change_no_row_seen_or_not(still, tokeni
     examples = make_examples(tokenizer, 8)
     recipe = QUICK._replace(dtype=torch.float16, weight_decay=0.5, warmup_proportion=0.0, learning_rate=0.1)
     with seen_rows(still, examples.tokens) as embedding:
-        step = Step(still, task_loss, recipe, 10, embedding.decay)
+        updater = Updater(still, task_loss, recipe, 10, embedding.decay)
         before = embedding.all_rows()
-        step.loss = overflowing
-        step(examples, torch.arange(8))
+        updater.loss_fn = overflowing
+        updater.update(examples, torch.arange(8))
         assert torch.equal(embedding.all_rows(), before)
-        step.loss = task_loss
-        step(examples, torch.arange(8))
+        updater.loss_fn = task_loss
+        updater.update(examples, torch.arange(8))
         after, learning_rate = embedding.all_rows(), 0.1 * 9 / 10  # the schedule goes on when an update is skipped
     unseen = [row for row in range(5, 45) if row not in examples.tokens]
     assert len(unseen) > 5
@@ -112,10 +114,10 @@ SCHEDULES = {  # the share of the peak at update n of 20, of which 4 are warm-up
 @pytest.mark.parametrize("kind", SCHEDULERS)
 def test_learning_rates_follow_the_schedule(still, tokenizer, kind):
     recipe, examples = QUICK._replace(lr_scheduler_type=kind, warmup_proportion=0.2), make_examples(tokenizer, 2)
-    step, found = Step(still, task_loss, recipe, 20), []
+    updater, found = Updater(still, task_loss, recipe, 20), []
     for _ in range(20):
-        found.append(step.optimizer.param_groups[0]["lr"])
-        step(examples, torch.arange(2))
+        found.append(updater.optimizer.param_groups[0]["lr"])
+        updater.update(examples, torch.arange(2))
     warmup = [1e-3] * 4 if kind == "constant" else [1e-3 * n / 4 for n in range(4)]
     assert found == pytest.approx([*warmup, *(1e-3 * SCHEDULES[kind](n) for n in range(16))], rel=1e-6)
 
@@ -123,9 +125,9 @@ def test_learning_rates_follow_the_schedule(still, tokenizer, kind):
 def test_fit_makes_the_updates_of_the_whole_schedule_and_no_others(still, tokenizer):
     examples, other = make_examples(tokenizer, 20), copy.deepcopy(still)
     recipe, better = QUICK._replace(warmup_proportion=0.5), itertools.count()
-    result = fit(still, examples, task_loss, recipe, lambda: {"acc": next(better)}, "acc")
-    step, generator = Step(other, task_loss, recipe, 6), torch.Generator().manual_seed(recipe.seed)
-    losses = [step(examples, ids).item() for _ in range(2) for ids in examples.epoch(8, generator)]
+    result = fit(still, examples, task_loss, recipe, eval_fn=lambda: {"acc": next(better)}, selection_metric="acc")
+    updater, generator = Updater(other, task_loss, recipe, 6), torch.Generator().manual_seed(recipe.seed)
+    losses = [updater.update(examples, ids).item() for _ in range(2) for ids in examples.epoch(8, generator)]
     means = [sum(losses[:3]) / 3, sum(losses[3:]) / 3]
     assert [entry["loss"] for entry in result.history] == pytest.approx(means, rel=1e-5)
     for ours, theirs in zip(still.parameters(), other.parameters(), strict=True):
@@ -140,7 +142,7 @@ def test_gradients_are_clipped_to_the_norm_of_all_of_them(still, tokenizer):
     norm = math.sqrt(sum(float((p.grad**2).sum()) for p in before.parameters() if p.grad is not None))
     assert norm > 0.1
     recipe = QUICK._replace(warmup_proportion=0.0, max_grad_norm=limit, weight_decay=0.0)
-    Step(still, task_loss, recipe, 10)(examples, torch.arange(8))
+    Updater(still, task_loss, recipe, 10).update(examples, torch.arange(8))
     for name in ("cls.3.weight", "cls.0.bias"):
         weight, gradient = before.get_parameter(name), before.get_parameter(name).grad * limit / norm
         moved = still.get_parameter(name) - weight
@@ -150,7 +152,9 @@ def test_gradients_are_clipped_to_the_norm_of_all_of_them(still, tokenizer):
 def test_weights_decay_and_biases_and_layer_norms_do_not(still, tokenizer):
     before = copy.deepcopy(still)
     recipe = QUICK._replace(warmup_proportion=0.0, weight_decay=0.5, learning_rate=0.1)
-    Step(still, lambda logits, batch: 0 * logits.sum(1), recipe, 10)(make_examples(tokenizer, 8), torch.arange(8))
+    Updater(still, lambda logits, batch: 0 * logits.sum(1), recipe, 10).update(
+        make_examples(tokenizer, 8), torch.arange(8)
+    )
     for name, weight in before.named_parameters():
         kept = name.endswith("bias") or "LayerNorm" in name
         torch.testing.assert_close(still.get_parameter(name), weight if kept else weight * (1 - 0.1 * 0.5))
@@ -158,7 +162,9 @@ def test_weights_decay_and_biases_and_layer_norms_do_not(still, tokenizer):
 
 def test_an_interval_longer_than_the_run_takes_no_more_memory(model, tokenizer):
     recipe = QUICK._replace(log_interval=10**15)  # four petabytes, were there a number for each update
-    result = fit(model, make_examples(tokenizer, 24), task_loss, recipe, lambda: {"acc": 0.5}, "acc")
+    result = fit(
+        model, make_examples(tokenizer, 24), task_loss, recipe, eval_fn=lambda: {"acc": 0.5}, selection_metric="acc"
+    )
     assert [entry["update"] for entry in result.history] == [result.updates] == [6]
 
 
@@ -166,7 +172,9 @@ def test_fit_learns_and_keeps_the_best_weights(model, tokenizer):
     examples = make_examples(tokenizer, 64)
     recipe = QUICK._replace(num_train_epochs=25, log_interval=8)
     before = evaluate(model, examples, "acc", 16)["acc"]
-    result = fit(model, examples, task_loss, recipe, lambda: evaluate(model, examples, "acc", 16), "acc")
+    result = fit(
+        model, examples, task_loss, recipe, eval_fn=lambda: evaluate(model, examples, "acc", 16), selection_metric="acc"
+    )
     assert result.dev["acc"] == max(entry["acc"] for entry in result.history) > before + 0.2
     assert evaluate(model, examples, "acc", 16) == result.dev
     assert result.history[-1]["loss"] < result.history[0]["loss"]
@@ -174,14 +182,28 @@ def test_fit_learns_and_keeps_the_best_weights(model, tokenizer):
 
 def test_the_last_update_is_always_evaluated(model, tokenizer):
     examples = make_examples(tokenizer, 20)
-    result = fit(model, examples, task_loss, QUICK._replace(log_interval=100), lambda: {"acc": 0.5}, "acc")
+    result = fit(
+        model,
+        examples,
+        task_loss,
+        QUICK._replace(log_interval=100),
+        eval_fn=lambda: {"acc": 0.5},
+        selection_metric="acc",
+    )
     assert [entry["update"] for entry in result.history] == [result.updates] == [6]
 
 
 def test_by_default_a_tenth_of_an_epoch_is_between_evaluations_and_at_least_ten_updates(model, tokenizer):
     for rows, updates in ((126, [12, 24, 36, 48, 60, 72, 84, 96, 108, 120, 126]), (33, [10, 20, 30, 33])):
         recipe = QUICK._replace(batch_size=1, num_train_epochs=1, log_interval=None)
-        result = fit(model, make_examples(tokenizer, rows), task_loss, recipe, lambda: {"acc": 0.5}, "acc")
+        result = fit(
+            model,
+            make_examples(tokenizer, rows),
+            task_loss,
+            recipe,
+            eval_fn=lambda: {"acc": 0.5},
+            selection_metric="acc",
+        )
         assert [entry["update"] for entry in result.history] == updates
         assert result.history[0]["epoch"] == pytest.approx(updates[0] / rows, abs=5e-4)
 
@@ -189,19 +211,23 @@ def test_by_default_a_tenth_of_an_epoch_is_between_evaluations_and_at_least_ten_
 def test_training_stops_when_nothing_gets_better_for_the_patience(model, tokenizer):
     examples, metrics = make_examples(tokenizer, 24), iter([0.5, 0.6, *[0.6] * 50])
     recipe = QUICK._replace(num_train_epochs=20, num_patience_epochs=2)
-    result = fit(model, examples, task_loss, recipe, lambda: {"acc": next(metrics)}, "acc")
+    result = fit(model, examples, task_loss, recipe, eval_fn=lambda: {"acc": next(metrics)}, selection_metric="acc")
     assert (result.best_update, result.updates) == (6, 12)
 
 
 def test_patience_shorter_than_the_interval_waits_for_an_evaluation(model, tokenizer):
     recipe = QUICK._replace(num_train_epochs=4, num_patience_epochs=1, log_interval=8)
-    result = fit(model, make_examples(tokenizer, 24), task_loss, recipe, lambda: {"acc": 0.0}, "acc")
+    result = fit(
+        model, make_examples(tokenizer, 24), task_loss, recipe, eval_fn=lambda: {"acc": 0.0}, selection_metric="acc"
+    )
     assert [entry["update"] for entry in result.history] == [8, 12]
 
 
 def test_without_patience_training_goes_to_the_end(model, tokenizer):
     recipe = QUICK._replace(num_train_epochs=4, num_patience_epochs=0)
-    result = fit(model, make_examples(tokenizer, 24), task_loss, recipe, lambda: {"acc": 0.0}, "acc")
+    result = fit(
+        model, make_examples(tokenizer, 24), task_loss, recipe, eval_fn=lambda: {"acc": 0.0}, selection_metric="acc"
+    )
     assert result.updates == 12
 
 
@@ -211,20 +237,24 @@ def test_a_run_depends_on_its_seed_alone(model, tokenizer):
         student = copy.deepcopy(model)
         torch.manual_seed(before)
         recipe = QUICK._replace(seed=seed)
-        histories.append(fit(student, examples, task_loss, recipe, lambda: {"acc": 0.5}, "acc").history)
+        histories.append(
+            fit(student, examples, task_loss, recipe, eval_fn=lambda: {"acc": 0.5}, selection_metric="acc").history
+        )
     assert histories[0] == histories[1] != histories[2]
 
 
 def test_training_the_seen_rows_only_is_training_the_whole_embedding(still, tokenizer):
     examples, other = make_examples(tokenizer, 12), make_examples(tokenizer, 60)
     recipe, models = QUICK._replace(weight_decay=0.5, learning_rate=1e-2), [copy.deepcopy(still) for _ in range(2)]
-    whole = Step(models[0], task_loss, recipe, 40)
+    whole = Updater(models[0], task_loss, recipe, 40)
     assert len(torch.unique(examples.tokens)) < len(torch.unique(other.tokens))
     with seen_rows(models[1], examples.tokens) as embedding:
-        seen = Step(models[1], task_loss, recipe, 40, embedding.decay)
-        assert len(models[1].get_input_embeddings().weight) < 45
+        seen = Updater(models[1], task_loss, recipe, 40, embedding.decay)
+        assert len(models[1].embeddings.word_embeddings.weight) < 45
         for _ in range(20):
-            torch.testing.assert_close(seen(examples, torch.arange(12)), whole(examples, torch.arange(12)))
+            torch.testing.assert_close(
+                seen.update(examples, torch.arange(12)), whole.update(examples, torch.arange(12))
+            )
         # tokens that training never saw are there all the same
         torch.testing.assert_close(predict(models[1], other, 8), predict(models[0], other, 8), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(*(m.bert.embeddings.word_embeddings.weight for m in models), atol=1e-5, rtol=1e-4)
@@ -242,7 +272,7 @@ def test_predictions_are_in_file_order_whatever_the_batches(model, tokenizer):
 
 def test_a_cached_teacher_says_what_it_says_when_asked_each_time(model, tokenizer):
     examples = make_examples(tokenizer, 33)
-    cached, asked = (frozen(model, examples, 8, cached=cached) for cached in (True, False))
+    cached, asked = (teacher_logits_fn(model, examples, 8, cached=cached) for cached in (True, False))
     for ids in examples.epoch(5, torch.Generator().manual_seed(0)):
         batch = examples.batch(ids)
         torch.testing.assert_close(cached(batch), asked(batch), atol=1e-5, rtol=1e-5)
@@ -254,15 +284,19 @@ def test_the_fast_way_and_the_papers_way_have_the_same_losses_on_the_same_batche
     for paper in (False, True):
         examples = make_examples(tokenizer, 40, **({"pad_to": 40, "group_by_length": False} if paper else {}))
         student = copy.deepcopy(still)
-        student.compute_plainly(paper)
-        teacher.compute_plainly(paper)
-        teacher_says = frozen(teacher, examples, 8, cached=not paper)
+        student.use_exact_shortcuts(not paper)
+        teacher.use_exact_shortcuts(not paper)
+        teacher_logits = teacher_logits_fn(teacher, examples, 8, cached=not paper)
         with contextlib.nullcontext() if paper else seen_rows(student, examples.tokens) as embedding:
-            step = Step(
-                student, learn_from(teacher_says), QUICK._replace(plain=paper), 50, embedding and embedding.decay
+            updater = Updater(
+                student,
+                student_loss(teacher_logits),
+                QUICK._replace(exact_shortcuts=not paper),
+                50,
+                embedding and embedding.decay,
             )
             order = torch.Generator().manual_seed(0)
-            losses.append([step(examples, torch.randperm(40, generator=order)[:8]).item() for _ in range(50)])
+            losses.append([updater.update(examples, torch.randperm(40, generator=order)[:8]).item() for _ in range(50)])
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
@@ -272,7 +306,7 @@ def dtypes_inside(model, examples, dtype) -> set[torch.dtype]:
     for module in model.layers.modules():
         if isinstance(module, nn.Linear):
             module.register_forward_hook(lambda module, inputs, output: found.add(output.dtype))
-    fit(model, examples, task_loss, QUICK._replace(dtype=dtype), lambda: {"acc": 0.5}, "acc")
+    fit(model, examples, task_loss, QUICK._replace(dtype=dtype), eval_fn=lambda: {"acc": 0.5}, selection_metric="acc")
     predict(model, examples, 8, dtype)
     return found
 
@@ -281,7 +315,14 @@ def test_half_precision_computes_in_it_and_trains_close_to_float32(still, tokeni
     examples, losses = make_examples(tokenizer, 40), {}
     for dtype in (None, torch.bfloat16, torch.float16):
         model = copy.deepcopy(still)
-        result = fit(model, examples, task_loss, QUICK._replace(dtype=dtype), lambda: {"acc": 0.5}, "acc")
+        result = fit(
+            model,
+            examples,
+            task_loss,
+            QUICK._replace(dtype=dtype),
+            eval_fn=lambda: {"acc": 0.5},
+            selection_metric="acc",
+        )
         losses[dtype] = result.history[0]["loss"]
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
         assert dtypes_inside(copy.deepcopy(still), examples, dtype) == {dtype or torch.float32}

@@ -6,6 +6,7 @@ PYTHONPATH=. torchrun --nproc_per_node 2 tests/two_processes.py bert result.json
 import copy
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,10 +15,10 @@ from test_training import QUICK, make_examples
 
 import run_pruning
 from models.bert import PrunableBert
-from models.features import Features
-from models.losses import learn_from, look_inside
+from models.layer_losses import IntermediateLoss
+from models.losses import distillation_loss
 from utils import processes
-from utils.evaluation import evaluate, frozen, predict
+from utils.evaluation import evaluate, predict
 from utils.tokenizer import load_tokenizer
 from utils.training import fit
 
@@ -33,13 +34,21 @@ def results(tokenizer) -> dict:
     initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     train, dev = make_examples(tokenizer, 33), make_examples(tokenizer, 21)  # 33 leave an update of one example
     teacher = copy.deepcopy(model)
-    teacher_says = frozen(teacher, train, 8, cached=False)
+    on_logits = partial(distillation_loss, temperature=2.0, alpha=0.5)
     histories = []
     for batch_size, accumulated in BATCHES:
         model.load_state_dict(initial)
         recipe = QUICK._replace(batch_size=batch_size // processes.world_size(), num_grad_accum_steps=accumulated)
-        loss = look_inside(learn_from(teacher_says), {"tinybert": 1.0}, Features(model), Features(teacher))
-        histories.append(fit(model, train, loss, recipe, lambda: evaluate(model, dev, "acc", 8), "acc").history)
+        with IntermediateLoss(model, teacher, {"tinybert": 1.0}, on_logits) as loss_fn:
+            result = fit(
+                model,
+                train,
+                loss_fn,
+                recipe,
+                eval_fn=lambda: evaluate(model, dev, "acc", 8),
+                selection_metric="acc",
+            )
+        histories.append(result.history)
     logits = [predict(model, make_examples(tokenizer, rows), 8).tolist() for rows in ROWS]
     return {"histories": histories, "logits": logits}
 

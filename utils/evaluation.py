@@ -1,7 +1,7 @@
-"""What models say of examples: logits, metrics, and what a frozen teacher says of a batch.
+"""Logits, metrics and cached teacher logits.
 
 metrics = evaluate(student, dev, "acc", batch_size=32)
-teacher_says = frozen(teacher, train, batch_size=32)
+teacher_logits = teacher_logits_fn(teacher, train, batch_size=32)  # batch -> (B, C)
 """
 
 import math
@@ -37,7 +37,7 @@ def predict(model: nn.Module, examples: Examples, batch_size: int, dtype: torch.
     """
     model.eval()
     logits = torch.zeros(len(examples), model.config.num_labels, device=_device(model))
-    # several processes take turns at the batches of one, so that the sum of their logits is what one alone would say
+    # several processes take turns at the batches of one, so that the sum of their logits is what one alone would have
     batches = examples.eval_batches(batch_size, processes.rank(), processes.world_size())
     turns = len(range(processes.rank(), math.ceil(len(examples) / batch_size), processes.world_size()))
     with torch.inference_mode(), autocast(model, dtype):
@@ -70,21 +70,21 @@ def metrics_of(logits: Tensor, examples: Examples, metric: str) -> Metrics:
     return compute_metrics(metric, logits.cpu().numpy(), examples.labels.cpu().numpy())
 
 
-def frozen(
-    teacher: nn.Module, examples: Examples, batch_size: int, cached: bool = True, dtype: torch.dtype | None = None
+def teacher_logits_fn(
+    teacher: nn.Module, examples: Examples, batch_size: int, dtype: torch.dtype | None = None, cached: bool = True
 ) -> Callable[[Batch], Tensor]:
-    """What a teacher in eval mode says of a batch: logits (B, C), constant.
+    """A function of batches that returns the teacher's logits (B, C), in eval mode and constant.
 
-    It says the same every epoch, so its logits are computed once, kept by example id, and the teacher may be dropped;
-    with cached=False it is asked each time, as in the paper's code.
+    They are the same in every epoch: computed once for all examples and kept by example id, so that the teacher may be
+    dropped; with cached=False in each call, as in the paper's code.
     """
     if cached:
         logits = predict(teacher, examples, batch_size, dtype)
         return lambda batch: logits[batch.example_ids]
     teacher.eval()
 
-    def ask(batch: Batch) -> Tensor:
+    def compute(batch: Batch) -> Tensor:
         with torch.no_grad(), autocast(teacher, dtype):
             return teacher(*batch.inputs).float()
 
-    return ask
+    return compute

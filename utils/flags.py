@@ -4,6 +4,8 @@ import argparse
 import math
 from collections.abc import Callable
 
+MAX_LENGTH = 128  # tokens an example, unless told or the model takes fewer
+
 
 def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
     """An argparse type: an int or a float from low to high."""

@@ -1,27 +1,35 @@
-"""One metric function per task: predictions and labels in, named numbers out."""
+"""One metric function per task: predictions and labels in, named numbers out.
+
+sklearn and scipy take a second to import, which --help and bad input need not wait for: they are imported where used.
+"""
 
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 Metrics = dict[str, float]
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
     """Share of examples classified right."""
+    from sklearn.metrics import accuracy_score
+
     return {"acc": float(accuracy_score(labels, predictions))}
 
 
 def accuracy_and_f1(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
     """Accuracy, F1 of class 1, and their mean."""
-    acc, f1 = float(accuracy_score(labels, predictions)), float(f1_score(labels, predictions, zero_division=0))
+    from sklearn.metrics import f1_score
+
+    acc = accuracy(predictions, labels)["acc"]
+    f1 = float(f1_score(labels, predictions, zero_division=0))
     return {"acc": acc, "f1": f1, "acc_and_f1": (acc + f1) / 2}
 
 
 def correlations(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
     """Pearson and Spearman correlation and their mean; 0 where one side is constant and none is defined."""
+    from scipy.stats import pearsonr, spearmanr
+
     defined = len(labels) > 1 and np.ptp(predictions) > 0 and np.ptp(labels) > 0
     pearson = float(pearsonr(predictions, labels)[0]) if defined else 0.0
     spearman = float(spearmanr(predictions, labels)[0]) if defined else 0.0
@@ -30,6 +38,8 @@ def correlations(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
 
 def matthews(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
     """Matthews correlation coefficient, -1 to 1."""
+    from sklearn.metrics import matthews_corrcoef
+
     return {"matthews_corrcoef": float(matthews_corrcoef(labels, predictions))}
 
 

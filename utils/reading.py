@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 
 from utils import processes
-from utils.arguments import MAX_LENGTH
 from utils.batches import Examples
 from utils.cache import load_examples
 from utils.errors import InputError
+from utils.flags import MAX_LENGTH
 from utils.tasks import split_path
 from utils.tokenizer import Tokenizer
 
@@ -89,13 +89,13 @@ def load_data(
     """
     read = reader(args, tokenizer, device, *configs)
     examples = read("train") if train else None
-    dev_select, dev_report = selecting_and_reporting(args, read("dev"))
+    dev_select, dev_report = split_dev(args, read("dev"))
     if getattr(args, "do_test", False):
         read("test")
     return Data(examples, dev_select, dev_report)
 
 
-def selecting_and_reporting(args: argparse.Namespace, dev: Examples) -> tuple[Examples, Examples]:
+def split_dev(args: argparse.Namespace, dev: Examples) -> tuple[Examples, Examples]:
     """The rows of dev that scores, weights and sparsities are chosen on, and those that the result is reported on.
 
     Raises:

@@ -50,14 +50,14 @@ def seen_rows(model: nn.Module, tokens: Tensor) -> Iterator[SeenRows]:
     """Within it, the model's word embedding has only the rows of these tokens as a parameter.
 
     Args:
-        model: with get_input_embeddings and set_input_embeddings, as in transformers.
+        model: with `embeddings.word_embeddings`, an nn.Embedding.
         tokens: ids of all tokens of the training set.
     """
-    embedding = model.get_input_embeddings()
+    embedding = model.embeddings.word_embeddings
     seen = SeenRows(embedding, tokens)
-    model.set_input_embeddings(seen)
+    model.embeddings.word_embeddings = seen
     try:
         yield seen
     finally:
         embedding.weight.data = seen.all_rows()
-        model.set_input_embeddings(embedding)
+        model.embeddings.word_embeddings = embedding

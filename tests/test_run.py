@@ -13,19 +13,19 @@ from models.bert import PrunableBert
 from utils.entry import entry_point
 from utils.errors import InputError
 from utils.files import lock, read_json, release, write_json
-from utils.stage import Stage
+from utils.run import Run
 from utils.tables import table
 
 
-def make_run(folder, *names: str, **changes) -> Stage:
+def make_run(folder, *names: str, **changes) -> Run:
     flags = {"seed": 1, "use_cpu": True, "compile": False, "no_exact_shortcuts": False, "overwrite": False}
     paths = {"data_dir": "nowhere", "output_dir": str(folder)}
     args = {"stage": "finetuning", "task_name": "rte", "selection_split": "dev", **paths, **flags, **changes}
     flags = {"use_fp16": False, "use_bf16": False}
-    stage = Stage(argparse.Namespace(**flags, **args), folder)
-    stage.names = list(names) or ["ckpt"]
-    stage.start()
-    return stage
+    run = Run(argparse.Namespace(**flags, **args), folder)
+    run.names = list(names) or ["ckpt"]
+    run.start()
+    return run
 
 
 class Breaks:

@@ -1,0 +1,195 @@
+"""Which encoders compute as BERT does, and what their checkpoints call what BERT's call otherwise.
+
+    as_bert_config(config), as_bert_weights(config, weights)          # when a checkpoint is read
+    as_library_config(config), as_library_weights(config, weights)    # back, for Hugging Face's own class
+
+A new family is an entry of FAMILIES.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+OURS = "bert."  # before all weights of the encoder
+ARCHITECTURES = ("PrunableBert",)  # of config.json: what was saved here has our names already
+# config.json's key in other families -> BERT's
+DISTILBERT_SETTINGS = {
+    "dim": "hidden_size",
+    "hidden_dim": "intermediate_size",
+    "n_heads": "num_attention_heads",
+    "n_layers": "num_hidden_layers",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "activation": "hidden_act",
+    "seq_classif_dropout": "classifier_dropout",
+}
+# part of a weight's name -> BERT's, in this order; backwards in this order, too
+DISTILBERT_NAMES = {
+    "transformer.layer.": "encoder.layer.",
+    ".attention.q_lin.": ".attention.self.query.",
+    ".attention.k_lin.": ".attention.self.key.",
+    ".attention.v_lin.": ".attention.self.value.",
+    ".attention.out_lin.": ".attention.output.dense.",
+    ".sa_layer_norm.": ".attention.output.LayerNorm.",
+    ".ffn.lin1.": ".intermediate.dense.",
+    ".ffn.lin2.": ".output.dense.",
+    ".output_layer_norm.": ".output.LayerNorm.",
+}
+MPNET_NAMES = {
+    ".attention.attn.q.": ".attention.self.query.",
+    ".attention.attn.k.": ".attention.self.key.",
+    ".attention.attn.v.": ".attention.self.value.",
+    ".attention.attn.o.": ".attention.output.dense.",
+    ".attention.LayerNorm.": ".attention.output.LayerNorm.",
+}
+HEAD = {"classifier.dense.": "cls.0.", "classifier.out_proj.": "cls.3."}  # of most families' classifiers
+
+
+class Family(NamedTuple):
+    """How a family's checkpoints differ from BERT's."""
+
+    library_class: str  # of its classifier
+    prefix: str  # before all weights of its encoder
+    head: dict[str, str] = HEAD  # its classifier's layers -> ours
+    names: dict[str, str] = {}
+    settings: dict[str, str] = {}
+    defaults: dict[str, Any] = {}  # of its config.json, where they are not BERT's
+    activation: str = "tanh"  # between the classifier's layers
+    starts_after_pad: bool = False  # whether positions are counted from the padding token's id + 1
+    token_types: bool = True
+
+
+ROBERTA = {"pad_token_id": 1}
+FAMILIES = {
+    "bert": Family("BertForSequenceClassification", "bert.", {"bert.pooler.dense.": "cls.0.", "classifier.": "cls.3."}),
+    "roberta": Family("RobertaForSequenceClassification", "roberta.", defaults=ROBERTA, starts_after_pad=True),
+    "xlm-roberta": Family("XLMRobertaForSequenceClassification", "roberta.", defaults=ROBERTA, starts_after_pad=True),
+    "camembert": Family("CamembertForSequenceClassification", "roberta.", defaults=ROBERTA, starts_after_pad=True),
+    "electra": Family(
+        "ElectraForSequenceClassification",
+        "electra.",
+        names={"embeddings_project.": "embeddings.project."},
+        defaults={"embedding_size": 128},
+        activation="gelu",
+    ),
+    "distilbert": Family(
+        "DistilBertForSequenceClassification",
+        "distilbert.",
+        {"pre_classifier.": "cls.0.", "classifier.": "cls.3."},
+        DISTILBERT_NAMES,
+        DISTILBERT_SETTINGS,
+        activation="relu",
+        token_types=False,
+    ),
+    "mpnet": Family(
+        "MPNetForSequenceClassification",
+        "mpnet.",
+        names=MPNET_NAMES,
+        defaults={"pad_token_id": 1, "relative_attention_num_buckets": 32},
+        starts_after_pad=True,
+        token_types=False,
+    ),
+}
+
+
+def is_ours(config: dict[str, Any]) -> bool:
+    """Whether a config.json was written here, so that nothing in it has to be renamed."""
+    return any(name in ARCHITECTURES for name in config.get("architectures") or [])
+
+
+def as_bert_config(config: dict[str, Any]) -> dict[str, Any]:
+    """A family's config.json as BERT's has it."""
+    if is_ours(config):
+        return config
+    family = FAMILIES[config.get("model_type") or "bert"]
+    config = {**family.defaults, **{family.settings.get(key, key): value for key, value in config.items()}}
+    if family.activation != "tanh":
+        config["classifier_activation"] = family.activation
+    if family.starts_after_pad:
+        config["max_position_embeddings"] = config.get("max_position_embeddings", 512) - _first_position(config)
+    if not family.token_types:
+        config["type_vocab_size"] = 0
+    return config
+
+
+def as_bert_weights(config: dict[str, Any], weights: dict[str, Tensor], with_head: bool) -> dict[str, Tensor]:
+    """A family's weights under the names that ours have.
+
+    Args:
+        config: as its config.json has it.
+        weights: name -> weight, as its files have them.
+        with_head: whether its classifier becomes ours; else it keeps its names.
+    """
+    family = FAMILIES[config.get("model_type") or "bert"]
+    if not any(name.startswith((family.prefix, OURS)) for name in weights):  # an encoder saved alone
+        weights = {family.prefix + name: weight for name, weight in weights.items()}
+    if is_ours(config):
+        return weights
+    renamed = {_renamed(name, family, with_head): weight for name, weight in weights.items()}
+    positions = OURS + "embeddings.position_embeddings.weight"
+    if family.starts_after_pad and positions in renamed:
+        renamed[positions] = renamed[positions][_first_position({**family.defaults, **config}) :]
+    if "relative_attention_num_buckets" in family.defaults:
+        bert = as_bert_config(config)
+        for layer in range(bert["num_hidden_layers"]):
+            columns = torch.arange(bert["num_attention_heads"])
+            renamed[f"{OURS}encoder.layer.{layer}.attention.self.bias_columns"] = columns
+    return renamed
+
+
+def _renamed(name: str, family: Family, with_head: bool) -> str:
+    """One weight's name as ours has it."""
+    for theirs, ours in family.head.items():
+        if with_head and name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    if not name.startswith(family.prefix):
+        return name
+    name = OURS + name.removeprefix(family.prefix)
+    # google-research's names for a layer norm's
+    for theirs, ours in {
+        **family.names,
+        "LayerNorm.gamma": "LayerNorm.weight",
+        "LayerNorm.beta": "LayerNorm.bias",
+    }.items():
+        name = name.replace(theirs, ours)
+    return name
+
+
+def _first_position(config: dict[str, Any]) -> int:
+    """The row of the position embeddings that the first token takes; the rows before are nobody's."""
+    return config["pad_token_id"] + 1
+
+
+def as_library_config(config: dict[str, Any]) -> dict[str, Any]:
+    """What the family's own config.json holds; of ours, for a model whose layers are all at full width."""
+    family = FAMILIES[config["model_type"]]
+    theirs = {ours: name for name, ours in family.settings.items()}
+    left_out = ("sparsity", "sparsity_map", "classifier_activation")
+    told = {theirs.get(key, key): value for key, value in config.items() if key not in left_out}
+    told["architectures"] = [family.library_class]
+    if family.starts_after_pad:
+        told["max_position_embeddings"] += _first_position(config)
+    if not family.token_types:
+        del told["type_vocab_size"]
+    if len(config["id2label"]) == 1:
+        told["problem_type"] = "regression"
+    return told
+
+
+def as_library_weights(config: dict[str, Any], weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our weights under the names that the family's own class has; MPNet's heads must be in their first order."""
+    family = FAMILIES[config["model_type"]]
+    names = {**{ours: theirs for theirs, ours in family.names.items()}, OURS: family.prefix}
+    theirs = {}
+    for name, weight in weights.items():
+        if name.endswith(".bias_columns"):
+            continue
+        for ours, other in {**{ours: other for other, ours in family.head.items()}, **names}.items():
+            name = name.replace(ours, other, 1)
+        theirs[name] = weight.contiguous()
+    positions = family.prefix + "embeddings.position_embeddings.weight"
+    if family.starts_after_pad:
+        nobodys = theirs[positions].new_zeros(_first_position(config), theirs[positions].shape[1])
+        theirs[positions] = torch.cat([nobodys, theirs[positions]])
+    return theirs

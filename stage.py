@@ -1,0 +1,228 @@
+"""One run of one of the five scripts: what each of them loads, computes, trains, saves and prints.
+
+stage = Stage(args, Path("outputs/finetune/ft_rte"))
+if not stage.is_finished():
+    model = stage.load_model(args.model_path)
+    data = stage.load_data(model)
+    stage.start()
+    result = stage.train("ckpt", model, data, task_loss)
+    stage.save("ckpt", model, result=result)
+stage.finish(metrics, header, rows)
+"""
+
+import argparse
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.checkpoint import load_model
+from models.encoder import PrunableEncoder
+from models.layer_losses import INTERMEDIATE_LOSSES, IntermediateLoss, check_widths
+from models.losses import Loss, distillation_loss, student_loss
+from models.pruning import initial_student
+from models.scores import WINDOW, mask_gradients
+from models.units import CheckpointError, Units
+from utils import arguments, entry, log, processes, reading
+from utils.errors import InputError
+from utils.evaluation import evaluate, metrics_of, predict, teacher_logits_fn
+from utils.files import has_weights, read_json, write_json
+from utils.folder import RESULT, SUBMISSION
+from utils.metrics import Metrics, baseline, best_of, only_answer, predictions_of
+from utils.reading import Data
+from utils.resume import StateFile
+from utils.run import Run
+from utils.settings import run_id
+from utils.submission import write_submission
+from utils.tasks import split_path
+from utils.tokenizer import load_tokenizer
+from utils.training import Result, fit
+
+logger = logging.getLogger("stark")
+entry_point = entry.entry_point(CheckpointError)  # decorates a script's main
+
+
+class FrozenTeacher(NamedTuple):
+    """A teacher, as far as its student's loss has to know it."""
+
+    logits: Callable[[Any], Tensor]  # batch -> (B, C)
+    model: PrunableEncoder | None  # None if its logits are cached, so that its memory is free
+
+
+class Stage(Run):
+    """A run with what it computes; of several processes, each takes its share."""
+
+    def __init__(self, args: argparse.Namespace, folder: Path):
+        """Seed, device and log; raises what Run raises."""
+        super().__init__(args, folder)
+        self.dtype = arguments.precision(args)
+        self.intermediate_weights = arguments.intermediate_weights(args, INTERMEDIATE_LOSSES)
+        torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; changes nothing on a CPU
+
+    # reading
+
+    def load_model(self, path: str, fine_tuned: bool = True) -> PrunableEncoder:
+        """A checkpoint's model for the run's task, on its device; raises what models.checkpoint.load_model raises."""
+        return self.to_device(load_model(path, self.task.labels, fine_tuned))
+
+    def initial_student(self) -> PrunableEncoder:
+        """The student before distillation, layers dropped or parameters pruned as the flags say.
+
+        Raises:
+            InputError: its checkpoint has not the layers, or knows not the sparsity, that the flags name.
+        """
+        args = self.args
+        source = load_model(args.student_model_path, self.task.labels)
+        flags = f"--student_sparsity {args.student_sparsity}"
+        if args.student_sparsity is None:
+            choice = "" if args.layer_choice == "first" else f" --layer_choice {args.layer_choice}"
+            flags = f"--student_layer {args.student_layer}{choice}"
+        try:
+            student = initial_student(source, args.student_layer, args.student_sparsity, args.layer_choice)
+        except CheckpointError as error:
+            raise InputError(f"{flags}: {error}") from error
+        return self.to_device(student)
+
+    def to_device(self, model: PrunableEncoder) -> PrunableEncoder:
+        """The model on the run's device, compiled if the flags say so."""
+        model = model.to(self.device)
+        model.use_exact_shortcuts(not self.args.no_exact_shortcuts)
+        if self.args.compile:
+            torch._dynamo.config.recompile_limit = 64  # models of other widths are compiled anew: ten cut teachers
+            model.compile(dynamic=True)
+        return model
+
+    def load_data(self, *models: PrunableEncoder, train: bool = True) -> Data:
+        """The task's examples for these models, with the tokenizer that their checkpoints share.
+
+        Raises:
+            InputError: what reading.load_data and load_tokenizer raise, or models that a loss cannot compare.
+        """
+        paths = [getattr(self.args, f"{who}model_path", None) for who in ("", "teacher_", "student_")]
+        self.tokenizer = load_tokenizer(*filter(None, paths))
+        configs = [model.config for model in models]
+        data = reading.load_data(self.args, self.tokenizer, self.device, *configs, train=train)
+        self.facts = baseline(data.dev_report.labels.cpu().numpy(), self.task.labels)
+        return data
+
+    def check_intermediate_losses(self, student: PrunableEncoder, teacher: PrunableEncoder) -> None:
+        """Raise InputError if a loss between layers, whose weight is not 0, cannot compare these two."""
+        for name in self.intermediate_weights:
+            try:
+                check_widths(name, student.config, teacher.config)
+            except CheckpointError as error:
+                raise InputError(f"--{name}_weight: {error}") from error
+
+    # computing
+
+    def predict(self, model: PrunableEncoder, examples: Any, in_float32: bool = False) -> Tensor:
+        """Logits (N, C) of all examples in file order, in the precision that the flags ask for or in float32."""
+        return predict(model, examples, self.args.per_device_eval_batch_size, None if in_float32 else self.dtype)
+
+    def evaluate(self, model: PrunableEncoder, examples: Any) -> Metrics:
+        """The task's metrics on these examples."""
+        return evaluate(model, examples, self.task.metric, self.args.per_device_eval_batch_size, self.dtype)
+
+    def final_metrics(self, model: PrunableEncoder, examples: Any) -> dict[str, Any]:
+        """The task's metrics, and the class that the model always answers, if it does: part of a result."""
+        logits = self.predict(model, examples)
+        answer = only_answer(predictions_of(logits.cpu().numpy()), self.task.labels)
+        return {"report": metrics_of(logits, examples, self.task.metric), "only_answer": answer}
+
+    def mask_gradients(self, model: PrunableEncoder, examples: Any, loss_fns: list[Loss]) -> list[Units]:
+        """What models.scores.mask_gradients returns for these examples, a pair for each loss.
+
+        They are computed in float32 whatever the flags say, and a line of log says so: a well-fitted teacher's
+        gradients are less than float16 holds, and a compiled backward pass works for one loss only.
+        """
+        if self.dtype or self.args.compile:
+            logger.info("scores are computed in float32, not compiled; the flags' precision is that of the evaluations")
+        batch_size = self.args.per_device_eval_batch_size
+        total = sum(-(-len(rows) // batch_size) for rows in examples.example_ids.split(WINDOW))
+        batches = examples.eval_batches(batch_size, window=WINDOW)
+        batches = log.progress(batches, total=total, desc="scoring", unit="batch", delay=3)
+        return mask_gradients(model, batches, loss_fns)
+
+    @property
+    def runs_teacher(self) -> bool:
+        """Whether the teacher runs in every step: its layers' outputs are too much to be cached."""
+        return self.args.no_teacher_cache or bool(self.intermediate_weights)
+
+    def frozen_teacher(self, model: PrunableEncoder, examples: Any) -> FrozenTeacher:
+        """A teacher in eval mode and its logits on these examples: cached, or computed in every step."""
+        if self.runs_teacher and self.args.compile:
+            model.compile(dynamic=True)  # again, since a cut copy is not compiled
+        batch_size = self.args.per_device_eval_batch_size
+        logits = teacher_logits_fn(model, examples, batch_size, self.dtype, cached=not self.runs_teacher)
+        return FrozenTeacher(logits, model if self.runs_teacher else None)
+
+    @contextlib.contextmanager
+    def distillation_loss(self, student: PrunableEncoder, teacher: FrozenTeacher) -> Iterator[Loss]:
+        """Within it, the loss of this student under this teacher that the flags ask for."""
+        settings = {"temperature": self.args.temperature, "alpha": self.args.alpha}
+        if not self.intermediate_weights:
+            yield student_loss(teacher.logits, **settings)
+            return
+        logger.info("with %s: the teacher runs in every step", " and ".join(self.intermediate_weights))
+        on_logits = partial(distillation_loss, **settings)
+        with IntermediateLoss(student, teacher.model, self.intermediate_weights, on_logits, self.dtype) as loss_fn:
+            yield loss_fn
+
+    def train(self, name: str, model: PrunableEncoder, data: Data, loss_fn: Loss) -> Result:
+        """Train the model of this checkpoint on the training set, or go on where a stopped run was."""
+        return fit(
+            model,
+            data.train,
+            loss_fn,
+            arguments.recipe(self.args),
+            eval_fn=partial(self.evaluate, model, data.dev_select),
+            selection_metric=self.args.selection_metric,
+            train_state=StateFile(self.folder.beside(name, "state"), self.args.save_interval, run_id(self.settings)),
+            log_metrics=self.tracker.curves(name),
+        )
+
+    # writing
+
+    def save(self, name: str, model: PrunableEncoder, *parts: Any, **options: Any) -> None:
+        """A checkpoint, whole: the model, its tokenizer, and what Run.save takes."""
+        super().save(name, model, self.tokenizer, *parts, **options)
+
+    def best(self) -> list[str]:
+        """The checkpoints that do best by --selection_metric on the selecting rows: several if they tie."""
+        results = self.folder.results(self.settings)
+        return best_of({name: result["dev"][self.args.selection_metric] for name, result in results.items()})
+
+    def finish(self, metrics: dict[str, Any], header: Iterable[str], rows: Iterable, notes: Iterable[str] = ()) -> None:
+        """Run.finish, with the test set predicted if --do_test asks for it."""
+        super().finish(metrics, header, rows, notes, self._submit if getattr(self.args, "do_test", False) else None)
+
+    def _submit(self) -> None:
+        """Predict the test set with the best checkpoint and write GLUE's file, unless it is there already.
+
+        Raises:
+            InputError: the best checkpoint's weights were deleted.
+        """
+        path = self.folder.path
+        name = self.best()[0]
+        target = path / f"{self.task.title}.tsv"
+        test = split_path(self.args.task_name, self.args.data_dir, "test")
+        made_from = self.folder.submission_of(name, test)
+        metrics = read_json(path / RESULT)
+        if processes.broadcast(target.is_file() and metrics.get(SUBMISSION) == made_from):
+            return
+        checkpoint = str(path / name)
+        if not has_weights(path / name):
+            raise InputError(
+                f"{checkpoint}: its weights, which predict the test set, were deleted; --overwrite trains anew"
+            )
+        model = self.load_model(checkpoint)
+        examples = reading.reader(self.args, load_tokenizer(checkpoint), self.device, model.config)("test")
+        logits = self.predict(model, examples)
+        if processes.is_main():
+            write_submission(target, self.task, predictions_of(logits.cpu().numpy()))
+            write_json(path / RESULT, {**metrics, SUBMISSION: made_from})

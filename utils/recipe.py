@@ -1,0 +1,23 @@
+"""How a model is trained: what the training flags say and the loop reads."""
+
+from typing import NamedTuple
+
+import torch
+
+
+class Recipe(NamedTuple):
+    """How to train; the defaults are the paper's for RTE."""
+
+    batch_size: int = 16  # examples per forward pass
+    num_grad_accum_steps: int = 1  # forward passes per update
+    learning_rate: float = 3e-5
+    weight_decay: float = 1e-2
+    num_train_epochs: int = 10
+    num_patience_epochs: int = 5  # epochs without a better metric before stopping; 0 never stops early
+    warmup_proportion: float = 0.1  # of all updates
+    max_grad_norm: float = 5.0  # 0 does not clip
+    lr_scheduler_type: str = "linear"
+    log_interval: int | None = None  # updates between evaluations; None is a tenth of an epoch, at least 10
+    seed: int = 776
+    dtype: torch.dtype | None = None  # of autocast; None computes in float32
+    exact_shortcuts: bool = True  # whether unseen embedding rows and the optimizer's loop are spared; changes no result
