@@ -11,7 +11,7 @@ import torch
 
 from utils.flags import MAX_LENGTH, layer_choice, number, sparsity
 from utils.metrics import NAMES
-from utils.paths import output_dir
+from utils.paths import STAGES, output_dir
 from utils.recipe import Recipe
 from utils.tasks import TASKS, task_folder
 from utils.trackers import TRACKERS
@@ -68,7 +68,8 @@ def argument_parser(doc: str, stage: str, model_types: tuple[str, ...]) -> Parse
     precision_flags.add_argument("--use_fp16", action="store_true", help=text)
     precision_flags.add_argument("--use_bf16", action="store_true", help="bfloat16 autocast (default float32)")
     add("--compile", action="store_true", help="compile the models with torch.compile (default off)")
-    add("--output_dir", default=output_dir(stage), help="folder that holds the runs' folders")
+    if stage in STAGES:  # what benchmarks make is nobody's
+        add("--output_dir", default=output_dir(stage), help="folder that holds the runs' folders")
     add("--overwrite", action="store_true", help="start afresh in a folder that holds a run (default go on)")
     add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     add = parser.add_argument_group("slower, as in the paper's code").add_argument
