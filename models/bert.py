@@ -48,16 +48,18 @@ class RelativeBias(nn.Embedding):
     """A number for each head and bucket of distances between two tokens, (buckets, H), shared by all layers: MPNet's.
 
     Half of the buckets are for tokens that come later. Of each half, the first half are the distances themselves, the
-    others grow by equal factors up to FARTHEST tokens, as in T5 (arXiv:1910.10683, section 2.1).
+    others grow by equal factors up to FARTHEST tokens, as in T5 (arXiv:1910.10683, section 2.1). The library's class
+    uses BUCKETS, however many the table has.
     """
 
+    BUCKETS = 32
     FARTHEST = 128
 
     def forward(self, tokens: int) -> Tensor:
         """What is added to the attention scores of so many tokens: (H, T, T), from a query (row) to a key."""
         place = torch.arange(tokens, device=self.weight.device)
         distance = place - place[:, None]  # (T, T)
-        half = self.num_embeddings // 2
+        half = self.BUCKETS // 2
         near = half // 2
         far = distance.abs().clamp(min=1).float().div(near).log().div(math.log(self.FARTHEST / near))
         far = (near + (far * (half - near)).long()).clamp(max=half - 1)

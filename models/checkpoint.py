@@ -11,7 +11,7 @@ import logging
 import re
 from typing import Any
 
-from models.bert import PrunableBert
+from models.bert import PrunableBert, RelativeBias
 from models.encoder import DEFAULTS, Config, PrunableEncoder, activation
 from models.families import FAMILIES, OURS, as_bert_config, as_bert_weights, is_ours
 from models.hub import one_line_errors, read_config, read_weights
@@ -107,6 +107,10 @@ def _check_settings(config: dict[str, Any]) -> None:
     if config.get("pad_token_id", 0) >= config["vocab_size"]:
         padding = f"pad_token_id {config['pad_token_id']}"
         raise CheckpointError(f"{padding} of config.json: expected less than vocab_size {config['vocab_size']}")
+    buckets = config.get("relative_attention_num_buckets", RelativeBias.BUCKETS)
+    if buckets < RelativeBias.BUCKETS:
+        expected = f"expected {RelativeBias.BUCKETS} at least"
+        raise CheckpointError(f"relative_attention_num_buckets {buckets} of config.json: {expected}")
     for key, value in ONLY.items():
         if config.get(key) not in (None, value):
             raise CheckpointError(f"{key} {config[key]!r} of config.json: not supported, expected {value}")

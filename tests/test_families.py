@@ -1,0 +1,239 @@
+"""Encoders of other families, each against Hugging Face's own class: logits, gradients, cutting, and the way back."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import write_vocabulary
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
+
+from models.bert import RelativeBias
+from models.checkpoint import load_model
+from models.families import FAMILIES, as_bert_weights
+from models.losses import task_loss
+from models.pruning import SPARSITIES, cut, drop_layers, sort_units
+from models.scores import mask_gradients
+from models.units import CheckpointError, Units
+from scripts import export
+from utils.batches import Batch
+
+LABELS = ("not_entailment", "entailment")
+SMALL = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+    "max_position_embeddings": 42,
+}
+LARGER = {
+    "vocab_size": 71,
+    "hidden_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 3,
+    "intermediate_size": 72,
+    "max_position_embeddings": 150,
+}
+DISTILBERT = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
+DISTILBERT["intermediate_size"] = "hidden_dim"
+# what a family's configuration has besides, in two kinds
+BESIDES = {
+    "roberta": ({"type_vocab_size": 1}, {"type_vocab_size": 2, "layer_norm_eps": 1e-5}),
+    "electra": ({"embedding_size": 20}, {"embedding_size": 48}),
+    "mpnet": ({}, {"relative_attention_num_buckets": 40}),
+    "distilbert": ({}, {"activation": "relu"}),
+}
+NO_DROPOUT = dict.fromkeys(
+    ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "seq_classif_dropout"), 0.0
+)
+
+
+def library_config(kind: str, size: int = 0, **changes):
+    settings = [SMALL, LARGER][size]
+    if kind == "distilbert":
+        settings = {DISTILBERT.get(name, name): value for name, value in settings.items()}
+    besides = BESIDES.get(kind, ({}, {}))[size]
+    return AutoConfig.for_model(kind, **{**settings, **NO_DROPOUT, "classifier_dropout": 0.0, **besides, **changes})
+
+
+def filled(model):
+    """The model in eval mode, with weights so large that every part of it shows in the logits."""
+    torch.manual_seed(1)
+    for name, weight in model.named_parameters():
+        is_norm = name.lower().endswith(("norm.weight",))
+        weight.data.normal_(float(is_norm), 0.2)
+    return model.eval()
+
+
+def library_model(kind: str, folder: Path, size: int = 0, **changes):
+    """A random classifier of Hugging Face's, saved in a folder."""
+    config = library_config(kind, size, **{"id2label": dict(enumerate(LABELS)), **changes})
+    model = filled(AutoModelForSequenceClassification.from_config(config))
+    model.save_pretrained(folder)
+    return model
+
+
+def padded_batch(config, pairs: bool = False) -> tuple[torch.Tensor, ...]:
+    """Token ids, token types and mask: rows from 2 tokens to as many as fit, padded with the family's token."""
+    longest = 40 if config.max_position_embeddings < 100 else 140
+    lengths = torch.linspace(2, longest, 6).long()
+    mask = torch.arange(longest) < lengths[:, None]
+    ids = torch.randint(5, config.vocab_size, mask.shape).masked_fill(~mask, config.pad_token_id)
+    types = (torch.arange(longest) >= lengths[:, None] // 2) * mask * pairs
+    return ids, types.long(), mask
+
+
+def library_logits(model, ids, types, mask):
+    types = {"token_type_ids": types} if getattr(model.config, "type_vocab_size", 0) > 1 else {}
+    return model(input_ids=ids, attention_mask=mask.long(), **types).logits
+
+
+@pytest.mark.parametrize("size", [0, 1])
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_logits_and_gradients_are_those_of_the_librarys_class(tmp_path, kind, size):
+    theirs = library_model(kind, tmp_path, size)
+    ours = load_model(str(tmp_path), LABELS)
+    pairs = getattr(theirs.config, "type_vocab_size", 0) > 1
+    batch = padded_batch(theirs.config, pairs)
+    expected = library_logits(theirs, *batch)
+    assert expected.abs().max() > 0.1
+    for shortcuts in (True, False):
+        ours.use_exact_shortcuts(shortcuts)
+        torch.testing.assert_close(ours(*batch), expected, atol=1e-5, rtol=0)
+
+    # in float64: where gradients are small, rounding in float32 is more than 1e-4 of them
+    ours.use_exact_shortcuts()
+    labels = torch.arange(6) % 2
+    F.cross_entropy(library_logits(theirs.double().train(), *batch), labels).backward()
+    F.cross_entropy(ours.double().train()(*batch), labels).backward()
+    named = {name: weight.grad for name, weight in theirs.named_parameters() if weight.grad is not None}
+    renamed = as_bert_weights(theirs.config.to_dict(), named, with_head=True)
+    for name, weight in ours.named_parameters():
+        # the softmax does not depend on the bias of keys, whose gradients are rounding alone
+        largest = 1.0 if name.endswith("key.bias") else renamed[name].abs().max()
+        assert (weight.grad - renamed[name]).abs().max() <= 1e-8 * largest, name
+    assert {name for name in renamed if not name.endswith("bias_columns")} == {
+        name for name, _ in ours.named_parameters()
+    }
+
+
+def test_distances_fall_into_mpnets_buckets():
+    bias = RelativeBias(32, 1)
+    bias.weight.data = torch.arange(32.0)[:, None]
+    found = bias(300)[0]
+    bucket = MPNetEncoder.relative_position_bucket
+    expected = bucket(torch.arange(300) - torch.arange(300)[:, None], num_buckets=32, max_distance=128)
+    assert torch.equal(found.long(), expected)
+    assert found.unique().numel() == 31  # a token at no distance is not a later one
+
+
+def scored(model):
+    """The model with its units sorted by random scores, other ones for each layer."""
+    config = model.config
+    widths = (config.num_attention_heads, config.intermediate_size)
+    sort_units(model, Units(*(torch.rand(config.num_hidden_layers, width) for width in widths)))
+    return model
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_cut_is_masked_at_every_sparsity_and_after_reloading(tmp_path, kind):
+    theirs = library_model(kind, tmp_path)
+    model = load_model(str(tmp_path), LABELS)
+    batch = padded_batch(theirs.config)
+    before = model(*batch)
+    scored(model)
+    torch.testing.assert_close(model(*batch), before, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model(*batch, torch.ones(3, 4), torch.ones(3, 40)), before, atol=1e-5, rtol=0)
+    for sparsity in SPARSITIES:
+        smaller = cut(model, sparsity)
+        kept = [layer.widths for layer in smaller.layers]
+        heads, neurons = (torch.tensor(counts)[:, None] for counts in zip(*kept, strict=True))
+        masks = (torch.arange(4) < heads).float(), (torch.arange(40) < neurons).float()
+        expected = model(*batch, *masks)
+        torch.testing.assert_close(smaller(*batch), expected, atol=1e-5, rtol=0)
+        smaller.save_pretrained(tmp_path / "cut")
+        assert torch.equal(load_model(str(tmp_path / "cut"), LABELS)(*batch), smaller(*batch))
+        # and once more, by training's attention, in which the last layer's is written out, too
+        smaller.use_exact_shortcuts(False)
+        torch.testing.assert_close(smaller.train()(*batch), expected, atol=1e-5, rtol=0)
+    assert min(min(widths) for widths in kept) == 0  # a layer without heads, or without neurons
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_scores_are_gradients_of_masks_of_the_librarys_classifier(tmp_path, kind):
+    theirs = library_model(kind, tmp_path)
+    model = load_model(str(tmp_path), LABELS)
+    inputs = padded_batch(theirs.config)
+    batch = Batch(*inputs, torch.arange(6) % 2, torch.arange(6), torch.arange(6))
+    [scores] = mask_gradients(model, [batch], [task_loss])
+    # a head's mask moves the loss as far as its columns of the output projection, times themselves, do
+    F.cross_entropy(library_logits(theirs, *inputs), batch.labels).backward()
+    for layer, score in zip(library_layers(theirs, kind), scores.head, strict=True):
+        projection = attention_output(layer, kind)
+        moved = (projection.weight * projection.weight.grad).unflatten(1, (4, -1)).sum((0, 2))
+        torch.testing.assert_close(score, moved.abs(), atol=1e-6, rtol=1e-3)
+
+
+def library_layers(model, kind: str):
+    base = getattr(model, model.base_model_prefix)
+    return base.transformer.layer if kind == "distilbert" else base.encoder.layer
+
+
+def attention_output(layer, kind: str):
+    if kind == "distilbert":
+        return layer.attention.out_lin
+    return layer.attention.attn.o if kind == "mpnet" else layer.attention.output.dense
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_dropped_and_sorted_models_go_back_to_the_librarys_class(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    theirs = library_model(kind, Path("theirs"))
+    student = drop_layers(scored(load_model("theirs", LABELS)), [0, 2])
+    student.save_pretrained("ckpt")
+    write_vocabulary(Path("ckpt"))
+    export.main(["--model_path", "ckpt", "--format", "huggingface"])
+    again, info = AutoModelForSequenceClassification.from_pretrained("huggingface", output_loading_info=True)
+    assert not any(info.values())
+    assert type(again) is type(theirs)
+    assert again.config.id2label == dict(enumerate(LABELS))
+    batch = padded_batch(theirs.config)
+    torch.testing.assert_close(library_logits(again.eval(), *batch), student(*batch), atol=1e-5, rtol=0)
+    # what was written is a teacher again
+    torch.testing.assert_close(load_model("huggingface", LABELS)(*batch), student(*batch), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("head", [AutoModel, AutoModelForMaskedLM])
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_pretrained_encoders_start_training_with_a_new_classifier(tmp_path, kind, head):
+    theirs = filled(head.from_config(library_config(kind)))
+    theirs.save_pretrained(tmp_path)
+    model = load_model(str(tmp_path), LABELS, fine_tuned=False)
+    ids, types, mask = padded_batch(theirs.config)
+    states = theirs(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states[-1]
+    hidden = []
+    model.cls.register_forward_hook(lambda module, inputs, output: hidden.append(inputs[0]))
+    model(ids, types, mask)
+    torch.testing.assert_close(hidden[0], states[:, 0], atol=1e-5, rtol=0)
+    with pytest.raises(CheckpointError, match="no classifier for 2 classes"):
+        load_model(str(tmp_path), LABELS)
+
+
+def test_the_class_order_of_another_familys_classifier_is_put_right(tmp_path):
+    theirs = library_model("roberta", tmp_path, id2label=dict(enumerate(reversed(LABELS))))
+    batch = padded_batch(theirs.config)
+    expected = library_logits(theirs, *batch).flip(1)
+    torch.testing.assert_close(load_model(str(tmp_path), LABELS)(*batch), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["deberta-v2", "albert", "gpt2"])
+def test_other_families_are_refused_with_those_that_work(tmp_path, kind):
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError) as error:
+        load_model(str(tmp_path), LABELS)
+    assert f"a checkpoint of type {kind}, expected one of bert, roberta, xlm-roberta, camembert, electra" in str(
+        error.value
+    )
+    assert "\n" not in str(error.value)
