@@ -36,10 +36,11 @@ class Embeddings(nn.Module):
         self.dropout = Dropout(config.hidden_dropout_prob)
         self.project = nn.Identity() if width == config.hidden_size else Linear(width, config.hidden_size)
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:  # (B, T), (B, T) -> (B, T, D)
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:  # (B, T), (B, T) -> (B, T, D)
         hidden = self.word_embeddings(input_ids)
         if self.token_type_embeddings is not None:
-            hidden = hidden + self.token_type_embeddings(token_type_ids)
+            types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            hidden = hidden + self.token_type_embeddings(types)
         hidden = hidden + self.position_embeddings.weight[: input_ids.shape[1]]
         return self.project(self.dropout(self.LayerNorm(hidden)))
 
@@ -267,18 +268,21 @@ class PrunableBert(PrunableEncoder):
     def forward(
         self,
         input_ids: Tensor,
-        token_type_ids: Tensor,
-        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
         head_mask: Tensor | None = None,
         neuron_mask: Tensor | None = None,
     ) -> Tensor:
-        """Logits (B, C) of token ids, token types and attention mask, each (B, T); the attention mask is 1 on tokens.
+        """Logits (B, C) of token ids, token types and attention mask, each (B, T).
 
+        The attention mask is 1 on tokens, 0 on padding; without it, all are tokens, and without token types all are 0.
         head_mask (L, H) and neuron_mask (L, F) multiply the outputs of heads and neurons: 1 keeps, 0 removes. With a
         leading batch dimension, (B, L, H) and (B, L, F), each example has masks of its own.
         """
         hidden = self.embeddings(input_ids, token_type_ids)  # (B, T, D)
-        attention_bias = hidden.new_zeros(attention_mask.shape).masked_fill_(attention_mask == 0, -torch.inf)
+        attention_bias = hidden.new_zeros(input_ids.shape)
+        if attention_mask is not None:
+            attention_bias = attention_bias.masked_fill(attention_mask == 0, -torch.inf)
         attention_bias = attention_bias[:, None, None]  # (B, 1, 1, T)
         position_bias = None
         if "relative_attention_bias" in self.bert.encoder:
