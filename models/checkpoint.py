@@ -91,7 +91,24 @@ def _check_family(config: dict[str, Any]) -> None:
 
 
 def _check_settings(config: dict[str, Any]) -> None:
-    """All that gives the model its shape must be there and be of its type, and ours must compute the same."""
+    """Ours must compute the same as the model that these settings describe."""
+    _check_shape(config)
+    buckets = config.get("relative_attention_num_buckets", RelativeBias.BUCKETS)
+    if buckets < RelativeBias.BUCKETS:
+        expected = f"expected {RelativeBias.BUCKETS} at least"
+        raise CheckpointError(f"relative_attention_num_buckets {buckets} of config.json: {expected}")
+    for key, value in ONLY.items():
+        if config.get(key) not in (None, value):
+            raise CheckpointError(f"{key} {config[key]!r} of config.json: not supported, expected {value}")
+    name = config.get("hidden_act", "gelu")
+    try:
+        activation(name)
+    except (KeyError, TypeError):
+        raise CheckpointError(f"hidden_act {name!r} of config.json: unknown, expected gelu, relu or the like") from None
+
+
+def _check_shape(config: dict[str, Any]) -> None:
+    """All that gives a model its shape must be there and be a number that a model can have."""
     for key in NEEDED:
         if key not in config:
             raise CheckpointError(f"no {key} in config.json")
@@ -107,18 +124,6 @@ def _check_settings(config: dict[str, Any]) -> None:
     if config.get("pad_token_id", 0) >= config["vocab_size"]:
         padding = f"pad_token_id {config['pad_token_id']}"
         raise CheckpointError(f"{padding} of config.json: expected less than vocab_size {config['vocab_size']}")
-    buckets = config.get("relative_attention_num_buckets", RelativeBias.BUCKETS)
-    if buckets < RelativeBias.BUCKETS:
-        expected = f"expected {RelativeBias.BUCKETS} at least"
-        raise CheckpointError(f"relative_attention_num_buckets {buckets} of config.json: {expected}")
-    for key, value in ONLY.items():
-        if config.get(key) not in (None, value):
-            raise CheckpointError(f"{key} {config[key]!r} of config.json: not supported, expected {value}")
-    name = config.get("hidden_act", "gelu")
-    try:
-        activation(name)
-    except (KeyError, TypeError):
-        raise CheckpointError(f"hidden_act {name!r} of config.json: unknown, expected gelu, relu or the like") from None
 
 
 def _for_labels(config: dict[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:

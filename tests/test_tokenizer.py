@@ -180,19 +180,27 @@ def test_tokenizer_json_is_taken_whole(tmp_path, changes, text, expected, files)
         assert list(library("x", "x")) == ["input_ids", "token_type_ids", "attention_mask"]
 
 
-ROBERTAS = {"type": "RobertaProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
-ROBERTAS |= {"trim_offsets": True, "add_prefix_space": False}
 REFUSED = {
-    "japanese": ({"tokenizer_config": {"tokenizer_class": "BertJapaneseTokenizer"}}, "class BertJapaneseTokenizer of"),
-    "needs a package": ({"tokenizer_config": {"tokenizer_class": "T5Tokenizer"}}, "class T5Tokenizer of"),
-    "finds no vocabulary": ({"tokenizer_config": {"tokenizer_class": "RobertaTokenizer"}}, "class RobertaTokenizer of"),
+    "japanese": (
+        {"tokenizer_config": {"tokenizer_class": "BertJapaneseTokenizer"}},
+        "class BertJapaneseTokenizer, which vocab.txt",
+    ),
+    "japanese by config.json": (
+        {"config": {"tokenizer_class": "BertJapaneseTokenizer"}},
+        "class BertJapaneseTokenizer, which vocab.txt",
+    ),
+    "needs a package": ({"tokenizer_config": {"tokenizer_class": "T5Tokenizer"}}, "class T5Tokenizer, which vocab.txt"),
+    "finds no vocabulary": (
+        {"tokenizer_config": {"tokenizer_class": "RobertaTokenizer"}},
+        "class RobertaTokenizer, which vocab.txt",
+    ),
     "only whole": ({"tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast"}}, "expected tokenizer.json"),
     "no splitting": ({"tokenizer_config": {"do_basic_tokenize": False}}, "do_basic_tokenize False"),
     "case as text": ({"tokenizer_config": {"do_lower_case": "false"}}, "do_lower_case 'false' of"),
     "a list": ({"tokenizer_config": []}, "tokenizer_config.json: expected a JSON object"),
     "half a file": ({"tokenizer_config": "{"}, "tokenizer_config.json: not a JSON file: "),
     "token as number": ({"special_tokens_map": {"cls_token": 5}}, "found 5, expected a token's text"),
-    "added elsewhere": ({"added_tokens": {"[new]": 99}}, "added token [new] has id 99, and 20 by vocab.txt"),
+    "added elsewhere": ({"added_tokens": {"[new]": 99}}, "added token [new] has id 99, and 20 by its vocabulary"),
     "another [CLS]": (
         {"tokenizer_config": {"cls_token": "<s>"}},
         "no <s> among the tokenizer's 20 tokens, the first are",
@@ -204,7 +212,6 @@ REFUSED = {
         {"tokenizer": whole(CASED), "tokenizer_config": {"do_lower_case": True}},
         "tokenizer_config.json has do_lower_case True, tokenizer.json lowercase False; expected the same",
     ),
-    "template": ({"tokenizer": whole(CASED, post_processor=ROBERTAS)}, "into [CLS] [UNK] [SEP] [SEP] [UNK] [SEP]"),
     "unknown": ({"tokenizer": whole(CASED, model={"unk_token": "<unk>"})}, "no <unk> among the tokenizer's 20 tokens"),
 }
 
@@ -276,7 +283,7 @@ def test_checkpoints_that_are_used_together_make_the_same_tokens(tmp_path):
 def test_a_name_that_is_not_in_the_hubs_cache_is_refused():
     assert (
         refusal("google/no-such-bert")
-        == "google/no-such-bert: neither vocab.txt nor tokenizer.json, expected a tokenizer"
+        == "google/no-such-bert: neither vocab.txt nor tokenizer.json nor vocab.json, expected a tokenizer"
     )
 
 

@@ -9,13 +9,15 @@ import copy
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import tokenizers
 import torch
 from torch import Tensor
 
 from utils.readers import Split
+from utils.special_tokens import Template
 from utils.tokenizer import Tokenizer
 
 BLOCK = 50  # batches; epochs are shuffled, then sorted by length within blocks of so many
@@ -26,7 +28,7 @@ class Batch(NamedTuple):
     """B examples padded to T tokens."""
 
     input_ids: Tensor  # (B, T)
-    token_type_ids: Tensor  # (B, T), 0 up to the first [SEP], 1 after it
+    token_type_ids: Tensor  # (B, T), 0, or 1 from the second text on if the tokenizer's template has it so
     attention_mask: Tensor  # (B, T), true on tokens
     labels: Tensor  # (B,), class ids or scores
     example_ids: Tensor  # (B,), places in the file from 0
@@ -128,12 +130,12 @@ class Examples:
 
 
 def tokenise(split: Split, tokenizer: Tokenizer, max_length: int, regression: bool = False) -> Examples:
-    """[CLS] first [SEP], or [CLS] first [SEP] second [SEP], cut to `max_length` tokens as the paper's code does.
+    """Texts and pairs in the tokenizer's template, cut to `max_length` tokens as the paper's code does.
 
     Args:
         split: N sentences or pairs; an empty second sentence makes a single one.
         tokenizer: a checkpoint's own.
-        max_length: tokens, with the special ones.
+        max_length: tokens, with the special ones, of which a pair has up to 4.
         regression: labels are scores, not class ids.
     """
     second = split.second or [""] * len(split.first)
@@ -141,7 +143,7 @@ def tokenise(split: Split, tokenizer: Tokenizer, max_length: int, regression: bo
     backend.no_truncation()
     backend.no_padding()
     parts = [
-        _tokenise_rows(split.first[start:stop], second[start:stop], tokenizer, backend, max_length)
+        _tokenise_rows(split.first[start:stop], second[start:stop], tokenizer.template, backend, max_length)
         for start, stop in ((start, start + CHUNK) for start in range(0, len(split.first), CHUNK))
     ]
     tokens, lengths, seconds = (torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*parts, strict=True))
@@ -150,24 +152,26 @@ def tokenise(split: Split, tokenizer: Tokenizer, max_length: int, regression: bo
 
 
 def _tokenise_rows(
-    first: list[str], second: list[str], tokenizer: Tokenizer, backend: Any, max_length: int
+    first: list[str], second: list[str], template: Template, backend: tokenizers.Tokenizer, max_length: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Flat tokens, lengths (n,) and the place of each example's first token of type 1 (n,)."""
     (first_tokens, first_lengths), (second_tokens, second_lengths) = (
         _flat_tokens(texts, backend) for texts in (first, second)
     )
     paired = np.array([bool(text) for text in second])
-    keep_first, keep_second = _truncate(first_lengths, second_lengths, max_length - 2 - paired)
-    lengths = keep_first + 2 + np.where(paired, keep_second + 1, 0)
+    separators = template.separators * paired
+    keep_first, keep_second = _truncate(first_lengths, second_lengths, max_length - 2 - separators)
+    lengths = keep_first + 2 + np.where(paired, keep_second + separators, 0)
     offsets = np.cumsum(lengths) - lengths
-    tokens = np.full(lengths.sum(), tokenizer.sep_token_id, dtype=np.int32)
-    tokens[offsets] = tokenizer.cls_token_id
+    second_start = keep_first + 1 + separators
+    tokens = np.full(lengths.sum(), template.sep_id, dtype=np.int32)
+    tokens[offsets] = template.cls_id
     _copy(first_tokens, first_lengths, keep_first, tokens, offsets + 1)
-    _copy(second_tokens, second_lengths, keep_second, tokens, offsets + keep_first + 2)
-    return tokens, lengths, keep_first + 2
+    _copy(second_tokens, second_lengths, keep_second, tokens, offsets + second_start)
+    return tokens, lengths, np.where(paired & bool(template.second_type), second_start, lengths)
 
 
-def _flat_tokens(texts: list[str], backend: Any) -> tuple[np.ndarray, np.ndarray]:
+def _flat_tokens(texts: list[str], backend: tokenizers.Tokenizer) -> tuple[np.ndarray, np.ndarray]:
     """Token ids of all texts one after the other, without special tokens, and each text's number of them."""
     rows = [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))

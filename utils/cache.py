@@ -58,6 +58,7 @@ def load_examples(
     path = split_path(task_name, data_dir, split)
     key = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())
     key.update(f"{FORMAT} {task_name} {split} {max_length} {max_examples} {tokenizer.special_tokens_map}".encode())
+    key.update(str(tokenizer.template).encode())
     with open(path, "rb") as file:
         key.update(hashlib.file_digest(file, "sha256").digest())
     entry = f"{task_name}-{split}-{key.hexdigest()[:32]}.safetensors"

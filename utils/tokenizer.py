@@ -4,31 +4,44 @@
     tokenizer.save_pretrained(folder)
 
 tokenizer.json is taken whole. vocab.txt alone is BERT's WordPiece with the settings of tokenizer_config.json; whether
-it lower-cases follows from the vocabulary where no file says it.
+it lower-cases follows from the vocabulary where no file says it. vocab.json and merges.txt are RoBERTa's byte pairs.
+Of a SentencePiece model the transformers library makes a tokenizer.json.
 """
 
-import copy
-import io
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
 
+from utils.byte_pairs import byte_pairs
 from utils.errors import InputError
-from utils.wordpiece import UNNAMED, special_tokens, word_piece
+from utils.special_tokens import UNNAMED, Template, class_name, read_template, special_tokens
+from utils.tokenizer_files import TokenizerFiles, find, read_files
+from utils.wordpiece import word_piece
 
-FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-# true or false in tokenizer_config.json -> the same in a BertNormalizer of tokenizer.json
+# true or false in tokenizer_config.json -> of what in tokenizer.json, and its name there
 SETTINGS = {
-    "do_lower_case": "lowercase",
-    "strip_accents": "strip_accents",
-    "tokenize_chinese_chars": "handle_chinese_chars",
+    "do_lower_case": ("BertNormalizer", "lowercase"),
+    "strip_accents": ("BertNormalizer", "strip_accents"),
+    "tokenize_chinese_chars": ("BertNormalizer", "handle_chinese_chars"),
+    "add_prefix_space": ("ByteLevel", "add_prefix_space"),
+}
+# model_type of config.json -> the tokenizer's class where no file names one; BERT's for all others
+CLASSES = {
+    "roberta": "RobertaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+    "camembert": "CamembertTokenizer",
+    "mpnet": "MPNetTokenizer",
 }
 INPUTS = ["input_ids", "token_type_ids", "attention_mask"]
+TYPELESS_INPUTS = ["input_ids", "attention_mask"]
+# a model_type, or a tokenizer's class, of models that take no token types, whatever the template has
+TYPELESS = {"distilbert", "modernbert", "mpnet", "DistilBertTokenizer"}
+SENTENCE_PIECES = ("sentencepiece.bpe.model", "spiece.model")
+RARE = "\U00013000 \ue000"  # a hieroglyph and a private letter: a model without an unknown token fails at them
 LONGEST_REASON = 300  # characters of a library's message
 
 
@@ -38,6 +51,7 @@ class Tokenizer:
 
     backend_tokenizer: tokenizers.Tokenizer  # text to ids; what surrounds them is added by utils/batches.py
     special_tokens_map: dict[str, str]  # pad_token -> [PAD] and the like
+    template: Template  # what surrounds texts
     files: dict[str, bytes]  # name -> content, as they came; tokenizer_config.json with what they left open
 
     @property
@@ -48,12 +62,12 @@ class Tokenizer:
     @property
     def cls_token_id(self) -> int:
         """The id that begins an example."""
-        return self.backend_tokenizer.token_to_id(self.special_tokens_map["cls_token"])
+        return self.template.cls_id
 
     @property
     def sep_token_id(self) -> int:
         """The id that ends a sentence."""
-        return self.backend_tokenizer.token_to_id(self.special_tokens_map["sep_token"])
+        return self.template.sep_id
 
     def get_vocab(self) -> dict[str, int]:
         """Ids by token."""
@@ -77,7 +91,6 @@ def load_tokenizer(path: str, *others: str) -> Tokenizer:
     """
     try:
         tokenizer = _read(path)
-        _check(tokenizer, path)
     except InputError:
         raise
     except Exception as error:  # of files that hold anything
@@ -89,62 +102,95 @@ def load_tokenizer(path: str, *others: str) -> Tokenizer:
 
 def _read(path: str) -> Tokenizer:
     """The tokenizer that the files of a folder or hub name make."""
-    files = _read_files(path)
-    config = _parse(path, files, "tokenizer_config.json")
+    files = read_files(path)
+    config = files.parsed("tokenizer_config.json")
     for key in SETTINGS:
         if not isinstance(config.get(key), bool | None):
             raise InputError(f"{path}: {key} {config[key]!r} of tokenizer_config.json: expected true or false")
-    stated = {**_parse(path, files, "special_tokens_map.json"), **config}
+    model_type = files.model_config.get("model_type")
+    stated = {**files.parsed("special_tokens_map.json"), **config}
+    if class_name(stated) is None:
+        stated["tokenizer_class"] = files.model_config.get("tokenizer_class") or CLASSES.get(model_type)
     special = {name: token.content for name, token in special_tokens(stated).items()}
-    if "tokenizer.json" in files:
-        backend = _backend(path, files)
-        _check_contradictions(backend, path, files, config)
+    backend = _backend(files, config, stated)
+    _check_vocabulary(path, backend, special)
+    own = read_template(path, backend, special, class_name(stated))
+    template = own if _takes_types(stated, model_type) else own._replace(second_type=0)
+    tokenizer = Tokenizer(backend, special, template, files.contents)
+    decided = _decided(tokenizer, config, class_name(stated))
+    if template != own and _takes_types({**config, **decided}):  # only config.json says that there are none
+        decided["model_input_names"] = TYPELESS_INPUTS
+    if decided:
+        files.contents["tokenizer_config.json"] = json.dumps({**config, **decided}, indent=2).encode()
+    return tokenizer
+
+
+def _takes_types(stated: dict[str, Any], model_type: str | None = None) -> bool:
+    """Whether the model is given token types."""
+    if {class_name(stated), model_type} & TYPELESS:
+        return False
+    return "token_type_ids" in (stated.get("model_input_names") or INPUTS)
+
+
+def _backend(files: TokenizerFiles, config: dict[str, Any], stated: dict[str, Any]) -> tokenizers.Tokenizer:
+    """What turns text into ids, from the files that are there."""
+    path, contents = files.path, files.contents
+    if not {"tokenizer.json", "vocab.txt", "vocab.json"} & set(contents):
+        contents["tokenizer.json"] = _from_sentence_pieces(path).encode()
+    if "tokenizer.json" in contents:
+        text = files.text("tokenizer.json")
+        try:
+            backend = tokenizers.Tokenizer.from_str(text)
+        except Exception as error:  # the library has no other
+            raise InputError(f"{Path(path, 'tokenizer.json')}: no tokenizer: {_reason(error)}") from error
+        _check_contradictions(backend, files, config)
+        return backend
+    added = files.parsed("added_tokens.json")
+    if "vocab.txt" in contents:
+        return word_piece(path, files.vocabulary(), stated, added)
+    if "merges.txt" not in contents:
+        raise InputError(f"{path}: vocab.json without merges.txt; expected both, or tokenizer.json")
+    return byte_pairs(path, files.vocabulary(), files.text("merges.txt"), stated, added)
+
+
+def _from_sentence_pieces(path: str) -> str:
+    """The tokenizer.json that the transformers library makes of a SentencePiece model."""
+    name = next((name for name in SENTENCE_PIECES if find(path, name) is not None), None)
+    if name is None:
+        raise InputError(f"{path}: neither vocab.txt nor tokenizer.json nor vocab.json, expected a tokenizer")
+    if missing := [package for package in ("sentencepiece", "google.protobuf") if not _is_installed(package)]:
+        raise InputError(
+            f"{path}: {name} without tokenizer.json; expected that, which AutoTokenizer saves, or the packages "
+            f"sentencepiece and protobuf, of which {' and '.join(missing)} cannot be imported"
+        )
+    from transformers import AutoTokenizer  # here, since it takes seconds and few need it
+
+    return AutoTokenizer.from_pretrained(path).backend_tokenizer.to_str()
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # nor what it is a part of
+        return False
+
+
+def _decided(tokenizer: Tokenizer, config: dict[str, Any], named: str | None) -> dict[str, Any]:
+    """What tokenizer_config.json leaves open, for the library to read the same tokenizer from what is saved."""
+    backend = tokenizer.backend_tokenizer
+    if "tokenizer.json" in tokenizer.files:
+        if config.get("tokenizer_class") not in UNNAMED:
+            return {}
         # without a class of its own, the library would take BERT's and leave out what tokenizer.json says
-        present = {name: token for name, token in special.items() if backend.token_to_id(token) is not None}
-        whole = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": INPUTS, **present}
-        decided = whole if config.get("tokenizer_class") in UNNAMED else {}
-    elif "vocab.txt" in files:
-        backend = word_piece(path, _vocabulary(path, files), stated, _parse(path, files, "added_tokens.json"))
-        decided = {"tokenizer_class": "BertTokenizer", "do_lower_case": backend.normalizer.lowercase}
+        inputs = INPUTS if tokenizer.template.second_type else TYPELESS_INPUTS
+        special = tokenizer.special_tokens_map.items()
+        present = {name: token for name, token in special if backend.token_to_id(token) is not None}
+        decided = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs, **present}
+    elif "vocab.txt" in tokenizer.files:
+        decided = {"tokenizer_class": named or "BertTokenizer", "do_lower_case": backend.normalizer.lowercase}
     else:
-        raise InputError(f"{path}: neither vocab.txt nor tokenizer.json, expected a tokenizer")
-    if undecided := {key: value for key, value in decided.items() if config.get(key) in UNNAMED}:
-        files["tokenizer_config.json"] = json.dumps({**config, **undecided}, indent=2).encode()
-    return Tokenizer(backend, special, files)
-
-
-def _read_files(path: str) -> dict[str, bytes]:
-    """The content of those of FILES that a folder or hub name has."""
-    found = {}
-    for name in FILES:
-        file = Path(path, name)
-        if not Path(path).is_dir():
-            try:
-                file = Path(hf_hub_download(path, name))
-            except EntryNotFoundError:  # not there, or not in the cache, and the hub cannot be asked
-                continue
-        if file.is_file():
-            found[name] = file.read_bytes()
-    return found
-
-
-def _text(path: str, files: dict[str, bytes], name: str) -> str:
-    """A file's text."""
-    if files[name].startswith(b"version https://git-lfs"):
-        raise InputError(f"{Path(path, name)}: a git-lfs pointer, not the file itself; git lfs pull fetches it")
-    try:
-        return files[name].decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{Path(path, name)}: not UTF-8: {error}") from error
-
-
-def _backend(path: str, files: dict[str, bytes]) -> tokenizers.Tokenizer:
-    """What tokenizer.json describes."""
-    text = _text(path, files, "tokenizer.json")
-    try:
-        return tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library has no other
-        raise InputError(f"{Path(path, 'tokenizer.json')}: no tokenizer: {_reason(error)}") from error
+        decided = {"tokenizer_class": "RobertaTokenizer"}
+    return {key: value for key, value in decided.items() if config.get(key) in UNNAMED}
 
 
 def _reason(error: Exception) -> str:
@@ -152,43 +198,33 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:LONGEST_REASON]
 
 
-def _parse(path: str, files: dict[str, bytes], name: str) -> dict[str, Any]:
-    """A JSON file's content; {} if it is not there."""
-    try:
-        content = json.loads(_text(path, files, name)) if name in files else {}
-    except json.JSONDecodeError as error:
-        raise InputError(f"{Path(path, name)}: not a JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{Path(path, name)}: expected a JSON object")
-    return content
+def _check_contradictions(backend: tokenizers.Tokenizer, files: TokenizerFiles, config: dict[str, Any]) -> None:
+    """vocab.txt, vocab.json and tokenizer_config.json must agree with tokenizer.json."""
+    if stated := files.vocabulary():
+        name = "vocab.txt" if "vocab.txt" in files.contents else "vocab.json"
+        if difference := _first_difference(stated, backend.get_vocab(with_added_tokens=False)):
+            raise InputError(f"{files.path}: in {name} {difference} in tokenizer.json; one of them is another model's")
+    state = json.loads(backend.to_str())
+    for part in (*_parts(state["normalizer"]), *_parts(state["pre_tokenizer"])):
+        for key, (kind, name) in SETTINGS.items():
+            said, found = config.get(key), part.get(name)
+            if part["type"] == kind and said is not None and found not in (None, said):
+                raise InputError(
+                    f"{files.path}: tokenizer_config.json has {key} {said}, tokenizer.json {name} {found}; expected "
+                    "the same"
+                )
 
 
-def _vocabulary(path: str, files: dict[str, bytes]) -> dict[str, int]:
-    """Ids by token of vocab.txt: its line numbers from 0."""
-    return {line.rstrip(): index for index, line in enumerate(io.StringIO(_text(path, files, "vocab.txt")))}
+def _parts(part: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """A part of tokenizer.json, or of what it is made of."""
+    part = part or {"type": None}
+    return part.get("normalizers") or part.get("pretokenizers") or [part]
 
 
-def _check_contradictions(
-    backend: tokenizers.Tokenizer, path: str, files: dict[str, bytes], config: dict[str, Any]
-) -> None:
-    """vocab.txt and tokenizer_config.json must agree with tokenizer.json."""
-    if "vocab.txt" in files:
-        difference = _first_difference(_vocabulary(path, files), backend.get_vocab(with_added_tokens=False))
-        if difference:
-            raise InputError(f"{path}: in vocab.txt {difference} in tokenizer.json; one of them is another model's")
-    normalizer = json.loads(backend.to_str())["normalizer"] or {}
-    for key, name in SETTINGS.items():
-        said, found = config.get(key), normalizer.get(name)
-        if normalizer.get("type") == "BertNormalizer" and said is not None and found not in (None, said):
-            raise InputError(
-                f"{path}: tokenizer_config.json has {key} {said}, tokenizer.json {name} {found}; expected the same"
-            )
-
-
-def _check(tokenizer: Tokenizer, path: str) -> None:
-    """Special tokens and words must be there, and pairs be put together as BERT does."""
-    backend, vocabulary = copy.deepcopy(tokenizer.backend_tokenizer), tokenizer.get_vocab()
-    needed = [token for name, token in tokenizer.special_tokens_map.items() if name != "mask_token"]
+def _check_vocabulary(path: str, backend: tokenizers.Tokenizer, special: dict[str, str]) -> None:
+    """Special tokens and words must be there."""
+    vocabulary = backend.get_vocab()
+    needed = [special[name] for name in ("pad_token", "cls_token", "sep_token")]
     for token in (*needed, getattr(backend.model, "unk_token", None)):
         if token is not None and token not in vocabulary:
             first = sorted(vocabulary, key=vocabulary.get)[:3]
@@ -198,22 +234,13 @@ def _check(tokenizer: Tokenizer, path: str) -> None:
     added = {token.content for token in backend.get_added_tokens_decoder().values()}
     if not set(backend.get_vocab(with_added_tokens=False)) - added:
         raise InputError(f"{path}: a tokenizer of {len(vocabulary)} special tokens and no words; expected a vocabulary")
-    if backend.post_processor is None:
-        return
-    backend.no_truncation()
-    backend.no_padding()
-    text, pair = backend.encode("a", add_special_tokens=False).ids, backend.encode("a", "a")
-    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
-    types = [0] * (len(text) + 2) + [1] * (len(text) + 1)
-    if (pair.ids, pair.type_ids) != ([cls, *text, sep, *text, sep], types):
-        raise InputError(
-            f"{path}: tokenizer.json makes a pair into {' '.join(pair.tokens)}, token types {pair.type_ids}; expected "
-            "[CLS] first [SEP] second [SEP] with types 0 and 1"
-        )
+    backend.encode(RARE)
 
 
 def _first_difference(ours: dict[str, int], theirs: dict[str, int]) -> str:
     """The first id whose tokens differ, in words; empty if none do."""
+    if ours == theirs:
+        return ""
     by_id, their_by_id = ({index: token for token, index in one.items()} for one in (ours, theirs))
     for index in sorted({*by_id, *their_by_id}):
         if by_id.get(index) != their_by_id.get(index):
@@ -228,13 +255,18 @@ def _check_same(ours: Tokenizer, path: str, theirs: Tokenizer, other: str) -> No
         raise InputError(
             f"{other}: another vocabulary ({counts[0]} tokens) than that of {path} ({counts[1]}): {difference} there"
         )
-    for part in ("normalizer", "pre_tokenizer", "model"):
-        found, expected = (_settings(tokenizer, part) for tokenizer in (theirs, ours))
-        if found != expected:
-            raise InputError(f"{other}: the vocabulary of {path}, but {part} {found}; there it is {expected}")
+    found, expected = _settings(theirs), _settings(ours)
+    for part, value in found.items():
+        if value != expected[part]:
+            what = f"{part} {value}; there it is {expected[part]}" if isinstance(value, dict) else f"other {part}"
+            raise InputError(f"{other}: the vocabulary of {path}, but {what}")
 
 
-def _settings(tokenizer: Tokenizer, part: str) -> dict[str, Any]:
-    """How a part of a tokenizer works, apart from its vocabulary."""
-    state = json.loads(tokenizer.backend_tokenizer.to_str())[part] or {}
-    return {key: value for key, value in state.items() if key not in ("vocab", "merges")}
+def _settings(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What makes ids of a text, apart from which token has which."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    model = state["model"]
+    vocabulary = model.pop("vocab")  # of Unigram a list of pieces and scores, else ids by token
+    learnt = {"merges": model.pop("merges", []), "scores": vocabulary if isinstance(vocabulary, list) else []}
+    parts = {part: state[part] or {} for part in ("normalizer", "pre_tokenizer", "model")}
+    return {**parts, "template": tokenizer.template._asdict(), **learnt}
