@@ -1,14 +1,27 @@
 """Encoders of other families, each against Hugging Face's own class: logits, gradients, cutting, and the way back."""
 
+import json
 from pathlib import Path
 
 import pytest
+import test_templates
 import torch
-from conftest import write_vocabulary
+from conftest import write_task, write_vocabulary
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
+import run_distillation
+import run_finetuning
+import run_pruning
+import run_rewinding
+import run_sparsification
 from models.bert import RelativeBias
 from models.checkpoint import load_model
 from models.families import FAMILIES, as_bert_weights
@@ -237,3 +250,41 @@ def test_other_families_are_refused_with_those_that_work(tmp_path, kind):
         error.value
     )
     assert "\n" not in str(error.value)
+
+
+TOKENIZERS = {
+    "roberta": test_templates.roberta,
+    "xlm-roberta": test_templates.xlm_roberta,
+    "camembert": test_templates.camembert,
+    "electra": test_templates.bert,
+    "distilbert": test_templates.distilbert,
+    "mpnet": test_templates.mpnet,
+}
+QUICK = ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--max_length", "40", "--use_cpu"]
+
+
+@pytest.mark.parametrize("kind", ["roberta", "electra", "mpnet"])  # the others in a longer run: TOKENIZERS
+def test_both_students_of_a_classifier_fine_tuned_elsewhere(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    write_task(Path("datasets"), "rte")
+    TOKENIZERS[kind](Path("theirs"))
+    tokenizer = AutoTokenizer.from_pretrained("theirs")
+    library_model(kind, Path("theirs"), vocab_size=len(tokenizer))
+
+    # the classifier starts stage 1 as any encoder does, and is a teacher as it is
+    run_finetuning.main(["--model_path", "theirs", *QUICK])
+    run_pruning.main(["--model_path", "theirs", *QUICK[4:]])
+    for student, folder in (
+        (["--student_layer", "2"], "layer_dropped/kd_2"),
+        (["--student_sparsity", "50"], "parameter_pruned/kd_50"),
+    ):
+        teacher = ["--teacher_model_path", "theirs", *student]
+        run_distillation.main([*teacher, *QUICK, "--pkd_weight", "1", "--minilm_weight", "1"])
+        run_sparsification.main([*teacher, *QUICK[4:]])
+        run_rewinding.main([*student, *QUICK, "--teacher_sparsity", "0", "90"])
+        rewound = Path("outputs/rewind", f"{folder}_rte_0.5", "ckpt_90")
+        assert 0 <= json.loads((rewound / "metrics.json").read_text())["report"]["acc"] <= 1
+        assert json.loads((rewound / "config.json").read_text())["model_type"] == kind
+        model = load_model(str(rewound))
+        assert torch.isfinite(model(**tokenizer("w1 w2", "w3", return_tensors="pt"))).all()
+        assert [layer.widths for layer in model.layers] != [(4, 40)] * 3
