@@ -64,11 +64,11 @@ def own_teacher(path: str) -> str | None:
     return teacher if teacher and Path(teacher).is_dir() else None
 
 
-def macs(model: PrunableBert, length: int) -> int:
-    """Products for one example of so many tokens, as the top of this file has them."""
-    hidden, size = model.config.hidden_size, model.layers[0].attention["self"].size
-    total = hidden * (hidden + model.config.num_labels)
-    for heads, neurons in export.widths(model):
+def macs(config: Any, widths: list[tuple[int, int]], length: int) -> int:
+    """Products for one example of so many tokens, as the top of this file has them, by each layer's heads, neurons."""
+    hidden, size = config.hidden_size, config.hidden_size // config.num_attention_heads
+    total = hidden * (hidden + config.num_labels)
+    for heads, neurons in widths:
         total += length * (4 * hidden * heads * size + 2 * length * heads * size + 2 * hidden * neurons)
     return total
 
@@ -120,11 +120,13 @@ def inspect(path: str, model: PrunableBert, repeats: int, device: str) -> dict[s
     if onnx := exported(path):
         session = export.open_session(onnx)
         timed += latencies("onnxruntime", config, lambda inputs: export.onnx_logits(session, inputs), repeats, "cpu")
-    heads, neurons = zip(*export.widths(model), strict=True)
+    widths = export.widths(model)
+    heads, neurons = zip(*widths, strict=True)
+    lengths = [length for length in LENGTHS if length <= config.max_position_embeddings]
     return {
         "path": path,
         "parameters": {"embeddings": embeddings, "others": total - embeddings},
-        "macs": {str(length): macs(model, length) for length in LENGTHS if length <= config.max_position_embeddings},
+        "macs": {str(length): macs(config, widths, length) for length in lengths},
         "heads": {"left": heads, "of": config.num_attention_heads},
         "neurons": {"left": neurons, "of": config.intermediate_size},
         "latency": timed,
