@@ -8,7 +8,7 @@ deviation over seeds, parameters, MACs, speed), comparisons.md and by_sparsity.m
 over seeds), settings.md (with rows, hours and hardware), figures as PNG and PDF, and index.html, a page that opens with
 what comes of it all. What was not run is shown as missing; at a teacher sparsity of 0 % one method's runs stand for
 all, since that teacher is the dense one. Speed is measured now, on one checkpoint of each student and of the teacher:
-thirteen batches of 32 rows of 128 tokens, on the GPU if there is one. Needs matplotlib.
+thirteen batches of 8 rows of 128 tokens, on the GPU if there is one. Needs matplotlib.
 """
 
 import argparse
@@ -56,7 +56,7 @@ th, td { padding: .35rem .7rem; text-align: left; vertical-align: top; white-spa
 tr:first-child th { vertical-align: bottom; border-bottom: 2px solid var(--soft); }
 small { display: block; font-weight: normal; } .group th { padding-top: 1rem; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
-tr > :first-child, .group span { position: sticky; left: 0; background: var(--page); } .group span { left: .7rem; }
+tr > :first-child, .group span { position: sticky; left: 0; background: var(--page); padding-left: 0; }
 summary { cursor: pointer; color: var(--mark); }
 @media (max-width: 40rem) { th, td { padding: .3rem .45rem; } }
 """
@@ -80,7 +80,7 @@ def measure(rows: list[data.Row], is_wanted: bool) -> tuple[dict[str, float], st
             speeds[row.student] = speed
     if not speeds:
         return {}, "Speed was not measured."
-    threads = "{hardware}, {cpu_threads} CPU threads".format(**hardware(device))
+    threads = "{hardware} (CPU threads: {cpu_threads})".format(**hardware(device))
     return speeds, (
         f"Speed: one checkpoint of each student, median of {costs.REPEATS} batches of {costs.BATCH} rows of "
         f"{costs.LENGTH} tokens without padding, float32, torch {torch.__version__} on {threads}, as this was written."
@@ -131,17 +131,20 @@ def _draw_group(figures, rows: list[data.Row], methods: list[str], title: str):
 def page(found: tuple[str, str], shown: list[tables.Table], drawn: dict[str, list[str]], left_out: list[str]) -> str:
     """One HTML page with everything in it: the conclusion and the curves, then tables, then the other figures."""
 
-    def figures(kind: str, text: str) -> str:
-        inside = "".join(drawn[kind])
-        return f"<p class=note>{text}</p><div class=figures>{inside}</div>" if inside else ""
+    def figures(kind: str) -> str:
+        return f"<div class=figures>{''.join(drawn[kind])}</div>"
 
-    sentence, limits = map(html.escape, found)
-    closer = "".join(figures(kind, text) for kind, text in words.CLOSER.items())
-    if left_out:
-        closer += f"<p class=note>Not drawn, as all values are the same: {html.escape('; '.join(left_out))}.</p>"
-    parts = [f"<h1>{TITLE}</h1><p class=lead>{sentence}</p>", f"<p class=note>{limits}</p>" * bool(limits)]
-    parts += [figures("curves", words.CURVES), *map(tables.html_table, shown[:-1])]
-    parts += [f"<h2>A closer look</h2>{closer}" * bool(closer), tables.html_table(shown[-1])]
+    def note(text: str) -> str:
+        return f"<p class=note>{html.escape(text)}</p>" if text else ""
+
+    sentence, limits = found
+    parts = [f"<h1>{TITLE}</h1><p class=lead>{html.escape(sentence)}</p>"]
+    parts += [figures("curves"), note(words.CURVES)] if drawn["curves"] else []
+    parts += [note(limits), *map(tables.html_table, shown[:-1])]
+    for kind, (title, text) in words.CLOSER.items():
+        parts.append(f"<h2>{title}</h2>{note(text)}{figures(kind)}" if drawn[kind] else "")
+    parts.append(note(f"Not drawn, being one value or all the same: {'; '.join(left_out)}." if left_out else ""))
+    parts.append(tables.html_table(shown[-1]))
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head = f"<head>{meta}<title>{TITLE}</title><style>{STYLE}</style></head>"
     return f"<!doctype html><html lang=en>{head}<body>{''.join(parts)}</body></html>\n"

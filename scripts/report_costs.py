@@ -12,7 +12,7 @@ from scripts import export, inspect_model
 from utils.errors import InputError
 from utils.files import has_weights, read_json
 
-BATCH, LENGTH, REPEATS = 32, 128, 10  # of a measurement: examples, tokens of each, timed runs
+BATCH, LENGTH, REPEATS = 8, 128, 10  # of a measurement: examples, tokens of each, timed runs
 
 
 class Costs(NamedTuple):

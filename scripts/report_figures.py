@@ -1,6 +1,7 @@
 """The figures of scripts/report.py, each as PNG, PDF and SVG; values are x 100. None stands for what shows nothing."""
 
 import io
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -30,6 +32,7 @@ plt.rcParams.update(
 # Okabe and Ito's, told apart by colour-blind readers, too; black is the dense teacher's student everywhere
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6D31"]
 MARKERS = "osD^vPX"
+SEQUENCE = LinearSegmentedColormap.from_list("", ["#0072B2", "#CC79A7", "#D55E00"])  # seen on white and on black
 # the expressive score is that of lam 1, the friendly one that of lam 0
 FIXED = {"lam 0": 0, "friendly": 0, "lam 0.25": 4, "lam 0.5": 1, "lam 0.75": 3, "lam 1": 2, "expressive": 2}
 FIXED |= {"random": 5, "magnitude": 6}
@@ -58,7 +61,7 @@ def save(figure: Figure, folder: Path, name: str) -> str:
 
 def metric_label(metric: str) -> str:
     """For an axis."""
-    return f"{METRICS.get(metric, metric)} x 100"
+    return textwrap.fill(f"{METRICS[metric]} x\u00a0100", 26)
 
 
 def varies(values: Iterable[float]) -> bool:
@@ -83,7 +86,7 @@ def sparsity_curves(rows: list[Row], methods: Sequence[str], title: str) -> Figu
     axes.set(xlabel="teacher sparsity (% of heads and neurons removed)", ylabel=metric_label(rows[0].metric))
     axes.set_title(f"{title} ({seeds_of(rows)})")
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=2, title="taught by", alignment="left", fontsize=9)
+    _legend(figure, dict(zip(labels, handles, strict=True)), 2)
     return figure
 
 
@@ -92,7 +95,7 @@ def sparsity_panels(rows: list[Row], methods: Sequence[str], title: str) -> Figu
     if len(methods) < 2 or not varies(row.value for row in rows):
         return None
     lines = (len(methods) + 1) // 2
-    size = (WIDTH, 1 + 2.1 * lines)
+    size = (WIDTH, 1.7 + 2 * lines)
     figure, panels = plt.subplots(lines, 2, figsize=size, sharex=True, sharey=True, squeeze=False)
     for axes, method in zip(panels.flat, methods, strict=False):
         _lines_without_sparsity(axes, rows)
@@ -101,8 +104,13 @@ def sparsity_panels(rows: list[Row], methods: Sequence[str], title: str) -> Figu
     for axes in panels.flat[len(methods) :]:
         axes.set_visible(False)
     figure.supylabel(metric_label(rows[0].metric), fontsize=10)
-    figure.supxlabel("teacher sparsity (%)", fontsize=10)
+    for column in range(2):
+        [axes for axes in panels[:, column] if axes.get_visible()][-1].set(xlabel="teacher sparsity (%)")
     figure.suptitle(f"{title} ({seeds_of(rows)})", x=0.02, ha="left", fontsize=10)
+    handles = dict(
+        reversed(pair) for axes in panels.flat for pair in zip(*axes.get_legend_handles_labels(), strict=True)
+    )
+    _legend(figure, handles, 2)
     return figure
 
 
@@ -125,7 +133,7 @@ def _by_sparsity(axes: Axes, rows: list[Row], method: str, band: bool) -> None:
     axes.plot(list(points), means, linewidth=1.6, **style(method))
     if band and any(point.deviation for point in points.values()):
         spread = np.array([point.deviation or 0.0 for point in points.values()])
-        looks = {"color": style(method)["color"], "alpha": 0.2, "lw": 0, "label": f"{method}, ± 1 std. dev."}
+        looks = {"color": style(method)["color"], "alpha": 0.2, "lw": 0, "label": "± 1 std. dev."}
         axes.fill_between(list(points), means - spread, means + spread, **looks)
         dots = [row.teacher_sparsity for row in mine], [100 * row.value for row in mine]
         axes.scatter(*dots, s=9, color=looks["color"], alpha=0.7, linewidths=0, label="one seed")
@@ -149,7 +157,7 @@ def kept_units(widths: dict[int, list[tuple[int, int]]], title: str) -> Figure |
             color = "#111111" if value > grid.max() / 2 else "#ffffff"
             axes.text(column, line, str(value), ha="center", va="center", color=color, fontsize=7 if kind else 8)
         axes.set(xlabel="layer", ylabel="teacher sparsity (%)", title=f"{name} kept")
-        axes.set_xticks(range(grid.shape[1]), range(1, grid.shape[1] + 1))
+        axes.set_xticks(range(grid.shape[1]))
         axes.set_yticks(range(len(widths)), widths)
     figure.suptitle(title, x=0.02, ha="left", fontsize=10)
     return figure
@@ -164,8 +172,7 @@ def head_scores(scores: dict[str, np.ndarray], title: str) -> Figure | None:
     for axes, (name, score) in zip(panels.flat, scores.items(), strict=True):
         image = axes.imshow(score, cmap="cividis", aspect="auto")
         axes.set(xlabel="head", ylabel="layer", title=name)
-        axes.set_xticks(range(score.shape[1]), range(1, score.shape[1] + 1))
-        axes.set_yticks(range(score.shape[0]), range(1, score.shape[0] + 1))
+        axes.set(xticks=range(score.shape[1]), yticks=range(score.shape[0]))
         figure.colorbar(image, ax=axes, fraction=0.05, pad=0.03, label="score / layer's norm")
     figure.suptitle(title, x=0.02, ha="left", fontsize=10)
     return figure
@@ -179,7 +186,7 @@ def training_curves(histories: dict[int, list[dict]], metric: str, title: str) -
     if not moving or max(map(len, histories.values())) < 2:
         return None
     figure, panels = plt.subplots(len(moving), 1, figsize=(WIDTH, 1.2 + 2.2 * len(moving)), sharex=True, squeeze=False)
-    colors = plt.get_cmap("viridis")(np.linspace(0.05, 0.85, len(histories)))
+    colors = SEQUENCE(np.linspace(0, 1, len(histories)))
     for axes, (key, factor, label) in zip(panels.flat, moving, strict=True):
         for color, (sparsity, history) in zip(colors, histories.items(), strict=True):
             values = [factor * entry[key] for entry in history]
@@ -187,6 +194,12 @@ def training_curves(histories: dict[int, list[dict]], metric: str, title: str) -
         axes.set(ylabel=label)
     panels[-1][0].set(xlabel="epoch")
     figure.suptitle(title, x=0.02, ha="left", fontsize=10)
-    lines = panels[0][0].get_legend_handles_labels()
-    figure.legend(*lines, loc="outside lower left", ncols=5, title="teacher sparsity", alignment="left", fontsize=9)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    _legend(figure, dict(zip(labels, handles, strict=True)), 5, "teacher sparsity")
     return figure
+
+
+def _legend(figure: Figure, handles: dict[str, Any], columns: int, title: str = "taught by") -> None:
+    """Below all axes, where it takes no width: label -> its artist."""
+    looks = {"loc": "outside lower left", "alignment": "left", "fontsize": 9, "title": title, "ncols": columns}
+    figure.legend(handles.values(), handles, **looks)

@@ -10,7 +10,7 @@ from scripts import report_data as data
 from scripts.report_costs import LENGTH
 from utils.glue import TASKS
 
-METRICS = {"acc": "accuracy", "acc_and_f1": "mean of accuracy and F1", "corr": "mean of Pearson and Spearman"}
+METRICS = {"acc": "accuracy", "acc_and_f1": "(accuracy + F1) / 2", "corr": "(Pearson + Spearman) / 2"}
 METRICS |= {"matthews_corrcoef": "Matthews correlation"}
 OVERALL = ("best", "mean of all cut")  # what to take of all teacher sparsities' students
 COMPARED = ("task", "student", "sparse teacher", "against")
@@ -77,9 +77,9 @@ def results_table(rows: list[data.Row], speeds: dict[str, float], measured: str)
                 notes += [f"† {TASKS[task].title}, {student or 'dense'}, {name}: {'; '.join(remarks)}."] * bool(remarks)
             there = [row for task in tasks for row in found[name, task]]
             label = f"{name}, {_number_of_sparsities(there)}" if name in methods else name
-            lines.append((student or "teacher", label, *cells, *_cost_cells(there, teachers, speeds)))
+            lines.append((student, label, *cells, *_cost_cells(there, teachers, speeds)))
     header = ("student", "taught by", *(_task_header([row for row in rows if row.task == task]) for task in tasks))
-    header += ("parameters", f"MACs,\n{LENGTH} tokens", "examples\na second")
+    header += ("parameters", f"MACs\n{LENGTH} tokens", "examples\na second")
     return Table("Results", header, lines, 1, 2, f"{_how_to_read(rows)} {measured}", tuple(notes))
 
 
@@ -147,16 +147,17 @@ def _task_header(mine: list[data.Row]) -> str:
 
 def _how_to_read(rows: list[data.Row]) -> str:
     """What the numbers are, and what was chosen on what."""
-    what = f"Dev metrics x 100, mean ± sample standard deviation over {seeds_of(rows)}"
-    text = [f"{what}; in bold the best of each student's, unless two tie."]
+    seeds = seeds_of(rows)
+    what = "a single seed" if seeds == "1 seed" else f"mean ± sample standard deviation over {seeds}"
+    text = [f"Dev metrics x 100, {what}; in bold the best of each student's, unless two tie."]
     if methods_of(rows):
         on = " and ".join(sorted({row.selected_on for row in rows}))
         text.append(
-            f"Sparse teachers have lost heads and neurons, sorted by lam, the share of expressiveness in their score, "
-            f"or as named; of their students each seed's best is taken, by {on}."
+            "Sparse teachers have lost the heads and neurons of the lowest score: lam, the share of expressiveness in "
+            f"it, or as named. Of their students each seed's best counts, chosen on {on}."
         )
         if on != "half of dev":
-            text.append("Those are the rows reported, so the best of several sparsities is flattered.")
+            text.append("Those are the rows reported, which flatters the best of several.")
     return " ".join(text)
 
 
@@ -270,11 +271,10 @@ def html_table(table: Table) -> str:
     """For the page: scrolled in a box of its own while names stay in sight, and folded if it is long."""
     body, heading = [_html_row("th", table, table.header)], None
     for line in table.lines:
-        if table.grouped and line[: table.grouped] != heading:
+        if line[: table.grouped] != heading:
             heading = line[: table.grouped]
-            body.append(
-                f"<tr class=group><th colspan={len(line)}><span>{html.escape(', '.join(heading))}</span></th></tr>"
-            )
+            name = html.escape(", ".join(heading))
+            body += [f"<tr class=group><th colspan={len(line)}><span>{name}</span></th></tr>"] * bool(name)
         body.append(_html_row("td", table, line))
     box = f"<div class=wide tabindex=0><table>{''.join(body)}</table></div>"
     if len(table.lines) > FOLDED:
