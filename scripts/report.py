@@ -112,7 +112,7 @@ def draw(rows: list[data.Row], folder: Path) -> tuple[dict[str, list[str]], list
 def _draw_group(figures, rows: list[data.Row], methods: list[str], title: str):
     """Each kind of figure of a task and student, None being one that shows nothing; the last three are of one run."""
     yield "curves", figures.sparsity_curves(rows, methods, title)
-    if len(methods) > 1:  # else the curves show it
+    if len(methods) > 1 and len({row.seed for row in rows}) > 1:  # else the curves show it
         yield "panels", figures.sparsity_panels(rows, methods, title)
     folders = sorted({(row.method, row.seed, row.folder) for row in rows if row.teacher_sparsity is not None})
     method, seed, path = next((f for f in folders if f[0] == "lam 0.5"), folders[0])

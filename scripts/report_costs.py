@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from models.units import CheckpointError, kept_units
+from models.units import kept_units
 from scripts import export, inspect_model
 from utils.errors import InputError
 from utils.files import has_weights, read_json
@@ -34,7 +34,7 @@ def costs_of(checkpoint: Path) -> Costs | None:
     try:
         widths = kept_units(config, int(content.get("sparsity", 0)))
         return Costs(parameters(config, widths), inspect_model.macs(config, widths, LENGTH))
-    except (AttributeError, CheckpointError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{checkpoint / 'config.json'}: {error}, expected that of a BERT") from error
 
 
@@ -55,11 +55,9 @@ def examples_per_second(checkpoint: Path, device: str) -> float | None:
     Raises:
         CheckpointError: the weights cannot be read.
     """
-    if not has_weights(checkpoint):
+    if not has_weights(checkpoint) or read_json(checkpoint / "config.json").get("max_position_embeddings", 0) < LENGTH:
         return None
     model = export.load_for_inference(str(checkpoint)).to(device)
-    if model.config.max_position_embeddings < LENGTH:
-        return None
     inputs = [part.to(device) for part in export.random_inputs(model.config, BATCH, LENGTH)]
     with torch.inference_mode():
         return 1000 * BATCH / inspect_model.milliseconds(functools.partial(model, *inputs), REPEATS, device)

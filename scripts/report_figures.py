@@ -153,9 +153,10 @@ def kept_units(widths: dict[int, list[tuple[int, int]]], title: str) -> Figure |
     for kind, (axes, name) in enumerate(zip(panels, ("heads", "FFN neurons"), strict=True)):
         grid = np.array([[width[kind] for width in layers] for layers in widths.values()])
         axes.imshow(grid, cmap="cividis", aspect="auto", vmin=0)
+        size = min(8, 88 / grid.shape[1])  # four digits fit into a column
         for (line, column), value in np.ndenumerate(grid):
             color = "#111111" if value > grid.max() / 2 else "#ffffff"
-            axes.text(column, line, str(value), ha="center", va="center", color=color, fontsize=7 if kind else 8)
+            axes.text(column, line, str(value), ha="center", va="center", color=color, fontsize=size)
         axes.set(xlabel="layer", ylabel="teacher sparsity (%)", title=f"{name} kept")
         axes.set_xticks(range(grid.shape[1]))
         axes.set_yticks(range(len(widths)), widths)

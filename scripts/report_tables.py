@@ -76,7 +76,7 @@ def results_table(rows: list[data.Row], speeds: dict[str, float], measured: str)
                 cells[-1] += " †" * bool(remarks)
                 notes += [f"† {TASKS[task].title}, {student or 'dense'}, {name}: {'; '.join(remarks)}."] * bool(remarks)
             there = [row for task in tasks for row in found[name, task]]
-            label = f"{name}, {_number_of_sparsities(there)}" if name in methods else name
+            label = f"{name}, best of {_number_of_sparsities(there)}" if name in methods and there else name
             lines.append((student, label, *cells, *_cost_cells(there, teachers, speeds)))
     header = ("student", "taught by", *(_task_header([row for row in rows if row.task == task]) for task in tasks))
     header += ("parameters", f"MACs\n{LENGTH} tokens", "examples\na second")
@@ -112,7 +112,7 @@ def _remarks(found: list[data.Row]) -> list[str]:
 
 def _number_of_sparsities(found: list[data.Row]) -> str:
     counts = sorted({sum((r.task, r.seed) == (row.task, row.seed) for r in found) for row in found})
-    return f"best of {'-'.join(map(str, dict.fromkeys((counts[0], counts[-1]))))}"
+    return "-".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
 
 
 def _cost_cells(found: list[data.Row], teachers: list[data.Row], speeds: dict[str, float]) -> tuple[str, ...]:

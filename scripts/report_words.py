@@ -34,7 +34,7 @@ def conclusion(rows: list[data.Row]) -> tuple[str, str]:
     count = len({(row.teacher_sparsity and row.method, row.teacher_sparsity) for row in scored})
     teacher = f"the best of {count} sparse teachers" if count > 1 else "the sparse teacher"
     if count > 1 and {row.selected_on for row in scored} != {"half of dev"}:
-        teacher += ", picked on the rows reported,"
+        teacher += ", picked on the rows reported, which flatters it,"
     differences = f"students of {teacher} differ from those of the dense one by {_differences(found)}"
     return f"{_outcome(found, max(seeds))}: {over}{differences}.", _limits(found)
 
