@@ -58,7 +58,10 @@ small { display: block; font-weight: normal; } .group th { padding-top: 1rem; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 tr > :first-child, .group span { position: sticky; left: 0; background: var(--page); padding-left: 0; }
 summary { cursor: pointer; color: var(--mark); }
-@media (max-width: 40rem) { th, td { padding: .3rem .45rem; } }
+@media (max-width: 40rem) {
+  th, td { padding: .3rem .45rem; }
+  tr:not(.group) > :first-child { white-space: normal; min-width: 7.5rem; max-width: 8.5rem; }
+}
 """
 
 
@@ -67,7 +70,7 @@ def parse_args(argv=None):
     add = parser.add_argument
     add("outputs", nargs="*", default=["outputs"], help="folders of runs or sweeps (default outputs)")
     add("--report_dir", default="report", help="where to (default report)")
-    add("--no_speed", action="store_true", help="do not measure speed (default: seconds for each student)")
+    add("--no_speed", action="store_true", help="do not measure speed (default: measure, under a minute a student)")
     add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     return parser.parse_args(argv)
 

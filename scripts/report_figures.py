@@ -45,12 +45,15 @@ def style(method: str) -> dict[str, Any]:
 
 
 def save(figure: Figure, folder: Path, name: str) -> str:
-    """Write name.png, of 256 colours, which is a third of the bytes, and name.pdf; SVG for a page, light or dark."""
+    """Write name.png, of 256 colours, which is a third of the bytes, and name.pdf; SVG for a page, light or dark.
+
+    The same figure has the same bytes each time.
+    """
     figure.savefig(folder / f"{name}.png")
     with Image.open(folder / f"{name}.png") as image:
         few = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     few.save(folder / f"{name}.png", optimize=True)
-    figure.savefig(folder / f"{name}.pdf")
+    figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
     text = io.StringIO()
     with plt.rc_context({"svg.hashsalt": name}):  # the same names inside in every report, others in every figure
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})

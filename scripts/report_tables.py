@@ -67,17 +67,12 @@ def results_table(rows: list[data.Row], speeds: dict[str, float], measured: str)
         found = {(n, t): [r for r in mine if (r.method, r.task) == (n, t)] for n in names for t in tasks}
         means = {where: _mean(there, rows) for where, there in found.items()}
         for name in names:
-            cells = []
-            for task in tasks:
-                rivals = [means[other, task] for other in names if means[other, task] != "missing"]
-                is_best = len(rivals) > 1 and _is_alone_at_top(means[name, task], rivals)
-                remarks = _remarks(found[name, task])
-                cells.append(f"**{means[name, task]}**" if is_best else means[name, task])
-                cells[-1] += " †" * bool(remarks)
-                notes += [f"† {TASKS[task].title}, {student or 'dense'}, {name}: {'; '.join(remarks)}."] * bool(remarks)
+            cells = [_score_cell(means[name, t], [means[n, t] for n in names], found[name, t]) for t in tasks]
             there = [row for task in tasks for row in found[name, task]]
             label = f"{name}, best of {_number_of_sparsities(there)}" if name in methods and there else name
             lines.append((student, label, *cells, *_cost_cells(there, teachers, speeds)))
+        remarks = {where: "; ".join(_remarks(there)) for where, there in found.items()}
+        notes += [f"† {TASKS[t].title}, {student or 'dense'}, {n}: {text}." for (n, t), text in remarks.items() if text]
     header = ("student", "taught by", *(_task_header([row for row in rows if row.task == task]) for task in tasks))
     header += ("parameters", f"MACs\n{LENGTH} tokens", "examples\na second")
     return Table("Results", header, lines, 1, 2, f"{_how_to_read(rows)} {measured}", tuple(notes))
@@ -92,10 +87,12 @@ def _mean(found: list[data.Row], rows: list[data.Row]) -> str:
     return f"{mean.mean:.2f}{spread}{f' ({seeds_of(found)})' if fewer else ''}"
 
 
-def _is_alone_at_top(mean: str, rivals: list[str]) -> bool:
-    """Of equal means, as they are shown, none is the best."""
-    values = [float(text.split()[0]) for text in rivals]
-    return mean != "missing" and float(mean.split()[0]) == max(values) and values.count(max(values)) == 1
+def _score_cell(mean: str, means: list[str], found: list[data.Row]) -> str:
+    """A mean among those of its student: in bold if it is the best as they are shown, † if something is to be said."""
+    values = [float(text.split()[0]) for text in means if text != "missing"]
+    is_best = mean != "missing" and len(values) > 1 and float(mean.split()[0]) == max(values)
+    marked = f"**{mean}**" if is_best and values.count(max(values)) == 1 else mean
+    return marked + " †" * bool(_remarks(found))
 
 
 def _remarks(found: list[data.Row]) -> list[str]:
