@@ -74,15 +74,17 @@ def macs(config: Any, widths: list[tuple[int, int]], length: int) -> int:
 
 
 def milliseconds(call: Callable[[], Any], repeats: int, device: str) -> float:
-    """Median time of a call, finished on the device."""
-    times = []
-    for _ in range(WARM_UP + repeats):
-        start = time.perf_counter()
-        call()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times[WARM_UP:])
+    """Median time of a call, after some that do not count."""
+    return statistics.median([timed(call, device) for _ in range(WARM_UP + repeats)][WARM_UP:])
+
+
+def timed(call: Callable[[], Any], device: str) -> float:
+    """Milliseconds that a call takes, finished on the device."""
+    start = time.perf_counter()
+    call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return 1000 * (time.perf_counter() - start)
 
 
 def latencies(runtime: str, config: Any, runner: Callable, repeats: int, device: str) -> list[dict[str, Any]]:

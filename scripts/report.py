@@ -7,12 +7,13 @@ Writes results.csv (one line a number), results.md and results.tex (student and 
 deviation over seeds, parameters, MACs, speed), comparisons.md and by_sparsity.md (sparse against dense teachers, paired
 over seeds), settings.md (with rows, hours and hardware), figures as PNG and PDF, and index.html, a page that opens with
 what comes of it all. What was not run is shown as missing; at a teacher sparsity of 0 % one method's runs stand for
-all, since that teacher is the dense one. Speed is measured now, on one checkpoint of each student and of the teacher:
-thirteen batches of 8 rows of 128 tokens, on the GPU if there is one. Needs matplotlib.
+all, since that teacher is the dense one. Speed is measured now, on one checkpoint of each student and of the teacher in
+turns: thirteen batches of 8 rows of 128 tokens, on the GPU if there is one. Needs matplotlib.
 """
 
 import argparse
 import html
+import statistics
 import sys
 from pathlib import Path
 
@@ -77,16 +78,21 @@ def parse_args(argv=None):
 
 def measure(rows: list[data.Row], is_wanted: bool) -> tuple[dict[str, float], str]:
     """Examples a second by student, "" being the teacher, each of the first checkpoint that has weights; and how."""
-    device, speeds = "cuda" if torch.cuda.is_available() else "cpu", {}
+    chosen: dict[str, Path] = {}
     for row in rows if is_wanted else []:
-        if row.student not in speeds and (speed := costs.examples_per_second(row.checkpoint, device)):
-            speeds[row.student] = speed
-    if not speeds:
+        if row.student not in chosen and costs.can_be_measured(row.checkpoint):
+            chosen[row.student] = row.checkpoint
+    if not chosen:
         return {}, "Speed was not measured."
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    times = costs.batch_times(chosen, device)
+    medians = {student: statistics.median(taken) for student, taken in times.items()}
+    apart = [abs(one / medians[student] - 1) for student, taken in times.items() for one in taken]
     threads = "{hardware} (CPU threads: {cpu_threads})".format(**hardware(device))
-    return speeds, (
-        f"Speed: one checkpoint of each student, median of {costs.REPEATS} batches of {costs.BATCH} rows of "
-        f"{costs.LENGTH} tokens without padding, float32, torch {torch.__version__} on {threads}, as this was written."
+    return {student: 1000 * costs.BATCH / median for student, median in medians.items()}, (
+        f"Speed: one checkpoint of each student and of the teacher in turns, median of {costs.REPEATS} batches of "
+        f"{costs.BATCH} rows of {costs.LENGTH} tokens without padding, float32, torch {torch.__version__} on "
+        f"{threads}, as this was written; half of the batches took within {100 * statistics.median(apart):.0f} % of it."
     )
 
 

@@ -49,15 +49,25 @@ def parameters(config: Any, widths: list[tuple[int, int]]) -> int:
     return total + hidden * (hidden + 1) + config.num_labels * (hidden + 1)
 
 
-def examples_per_second(checkpoint: Path, device: str) -> float | None:
-    """Measured on rows of LENGTH tokens in batches of BATCH; None if weights were deleted or it takes fewer tokens.
+def can_be_measured(checkpoint: Path) -> bool:
+    """Whether it has weights still, and takes rows of LENGTH tokens."""
+    longest = read_json(checkpoint / "config.json").get("max_position_embeddings", 0)
+    return has_weights(checkpoint) and longest >= LENGTH
+
+
+def batch_times(checkpoints: dict[str, Path], device: str) -> dict[str, list[float]]:
+    """Milliseconds of each model for BATCH rows of LENGTH tokens, REPEATS times; in turns, so that all share the load.
 
     Raises:
-        CheckpointError: the weights cannot be read.
+        CheckpointError: weights cannot be read.
     """
-    if not has_weights(checkpoint) or read_json(checkpoint / "config.json").get("max_position_embeddings", 0) < LENGTH:
-        return None
-    model = export.load_for_inference(str(checkpoint)).to(device)
-    inputs = [part.to(device) for part in export.random_inputs(model.config, BATCH, LENGTH)]
+    calls, times = {}, {name: [] for name in checkpoints}
+    for name, checkpoint in checkpoints.items():
+        model = export.load_for_inference(str(checkpoint)).to(device)
+        inputs = [part.to(device) for part in export.random_inputs(model.config, BATCH, LENGTH)]
+        calls[name] = functools.partial(model, *inputs)
     with torch.inference_mode():
-        return 1000 * BATCH / inspect_model.milliseconds(functools.partial(model, *inputs), REPEATS, device)
+        for _ in range(inspect_model.WARM_UP + REPEATS):
+            for name, call in calls.items():
+                times[name].append(inspect_model.timed(call, device))
+    return {name: taken[inspect_model.WARM_UP :] for name, taken in times.items()}
