@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from models.bert import PrunableBert
+from models.encoder import PrunableEncoder
 from scripts import export
 from stage import entry_point
 from utils.arguments import Parser
@@ -63,25 +63,27 @@ def own_teacher(path: str) -> str | None:
     return teacher if teacher and Path(teacher).is_dir() else None
 
 
-def macs(model: PrunableBert, length: int) -> int:
-    """Products for one example of so many tokens, as the top of this file has them."""
-    hidden, size = model.config.hidden_size, model.layers[0].self_attention.head_dim
-    total = hidden * (hidden + model.config.num_labels)
-    for heads, neurons in export.widths(model):
+def macs(config: Any, widths: list[tuple[int, int]], length: int) -> int:
+    """Products for one example of so many tokens, as the top of this file has them, by each layer's heads, neurons."""
+    hidden, size = config.hidden_size, config.hidden_size // config.num_attention_heads
+    total = hidden * (hidden + config.num_labels)
+    for heads, neurons in widths:
         total += length * (4 * hidden * heads * size + 2 * length * heads * size + 2 * hidden * neurons)
     return total
 
 
 def milliseconds(call: Callable[[], Any], repeats: int, device: str) -> float:
-    """Median time of a call, finished on the device."""
-    times = []
-    for _ in range(WARM_UP + repeats):
-        start = time.perf_counter()
-        call()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times[WARM_UP:])
+    """Median time of a call, after some that do not count."""
+    return statistics.median([timed(call, device) for _ in range(WARM_UP + repeats)][WARM_UP:])
+
+
+def timed(call: Callable[[], Any], device: str) -> float:
+    """Milliseconds that a call takes, finished on the device."""
+    start = time.perf_counter()
+    call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return 1000 * (time.perf_counter() - start)
 
 
 def latencies(runtime: str, config: Any, runner: Callable, repeats: int, device: str) -> list[dict[str, Any]]:
@@ -110,20 +112,22 @@ def exported(path: str) -> Path | None:
     return None
 
 
-def inspect(path: str, model: PrunableBert, repeats: int, device: str) -> dict[str, Any]:
+def inspect(path: str, model: PrunableEncoder, repeats: int, device: str) -> dict[str, Any]:
     """All numbers of a checkpoint: parameters, MACs by length, units left by layer, a row for each latency (ms)."""
     model, config = model.to(device), model.config
-    total, embeddings = (sum(p.numel() for p in part.parameters()) for part in (model, model.bert.embeddings))
+    total, embeddings = (sum(p.numel() for p in part.parameters()) for part in (model, model.embeddings))
     with torch.inference_mode():
         timed = latencies("torch", config, lambda inputs: model(*inputs), repeats, device)
     if onnx := exported(path):
         session = export.open_session(onnx)
         timed += latencies("onnxruntime", config, lambda inputs: export.onnx_logits(session, inputs), repeats, "cpu")
-    heads, neurons = zip(*export.widths(model), strict=True)
+    widths = export.widths(model)
+    heads, neurons = zip(*widths, strict=True)
+    lengths = [length for length in LENGTHS if length <= config.max_position_embeddings]
     return {
         "path": path,
         "parameters": {"embeddings": embeddings, "others": total - embeddings},
-        "macs": {str(length): macs(model, length) for length in LENGTHS if length <= config.max_position_embeddings},
+        "macs": {str(length): macs(config, widths, length) for length in lengths},
         "heads": {"left": heads, "of": config.num_attention_heads},
         "neurons": {"left": neurons, "of": config.intermediate_size},
         "latency": timed,

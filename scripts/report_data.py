@@ -11,15 +11,17 @@ from typing import Any, NamedTuple
 from scipy import stats
 
 from models.layer_losses import INTERMEDIATE_LOSSES
+from scripts.report_costs import costs_of
 from utils.arguments import intermediate_weights
 from utils.errors import InputError
 from utils.files import checkpoint_digest, written_beside
 from utils.folder import run_folders
-from utils.paths import sparsity_of
+from utils.paths import checkpoint_name, sparsity_of
 from utils.tasks import TASKS
 
 SETTINGS = (
-    ("model_path", "num_train_epochs", "num_patience_epochs", "log_interval", "per_device_train_batch_size")
+    ("seed", "max_train_examples", "max_eval_examples", "selection_split", "model_path", "num_train_epochs")
+    + ("num_patience_epochs", "log_interval", "per_device_train_batch_size")
     + ("learning_rate", "temperature", "alpha", "use_bf16", "use_fp16", "num_processes", "hardware", "cpu_threads")
     + ("torch_version", "transformers_version", "git_commit")
 )
@@ -53,7 +55,15 @@ class Row:
     rows: int | None  # that the value is of; None of checkpoints that do not say
     commoner_share: float | None  # of the commonest class among them; None of regression
     only_answer: str | None  # what the model says to every row; None if it tells rows apart
+    diverged: str | None  # where and how training did
+    parameters: int | None  # of this model; None where config.json is gone
+    macs: int | None  # for an example of report_costs.LENGTH tokens
     folder: str
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the model is, or was."""
+        return Path(self.folder, checkpoint_name(self.teacher_sparsity))
 
 
 class Mean(NamedTuple):
@@ -74,6 +84,11 @@ class Comparison(NamedTuple):
     worse: int
     sign_p: float  # two-sided sign test, ties left out
     seeds: int
+
+    @property
+    def is_beyond_noise(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low is not None and not self.low <= 0 <= self.high
 
 
 def checkpoints(roots: Iterable[Path]) -> Iterator[Checkpoint]:
@@ -131,9 +146,11 @@ def settings(found: Iterable[Checkpoint]) -> dict[str, dict[str, list]]:
     """
     tasks: dict[str, dict[str, list]] = {}
     for _, _, args, metrics in found:
-        mine = tasks.setdefault(args["task_name"], {"hours": [0.0]})
+        mine = tasks.setdefault(args["task_name"], {"rows": [], "hours": [0.0]})
         seconds = metrics.get("train_seconds", metrics.get("seconds", 0.0)) + metrics.get("teacher_seconds", 0.0)
         mine["hours"][0] += seconds / 3600
+        rows = [metrics["rows"]] if "rows" in metrics else []
+        mine["rows"] += [count for count in rows if count not in mine["rows"]]
         for name in SETTINGS:
             own = name != "model_path" or args.get("stage") == "finetuning"  # where it all begins
             if name in args and own and args[name] not in mine.setdefault(name, []):
@@ -156,6 +173,7 @@ def _row(folder: Path, name: str, args: dict[str, Any], metrics: dict[str, Any])
     if "dev" not in metrics:
         return None
     metric, teacher, method = TASKS[args["task_name"]].metric, metrics.get("teacher"), _method(name, args, metrics)
+    costs = costs_of(folder / name)
     return Row(
         task=args["task_name"],
         student=_student(args) if method != TEACHER else "",
@@ -171,6 +189,9 @@ def _row(folder: Path, name: str, args: dict[str, Any], metrics: dict[str, Any])
         rows=metrics.get("rows"),
         commoner_share=metrics.get("commoner_share"),
         only_answer=metrics.get("only_answer"),
+        diverged=metrics.get("diverged"),
+        parameters=costs and costs.parameters,
+        macs=costs and costs.macs,
         folder=str(folder),
     )
 

@@ -3,17 +3,26 @@
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import write_task
+import torch
+from conftest import refused, small_config, write_task, write_vocabulary
 from scipy import stats
+from transformers import BertModel
 
+import run_distillation
+import run_finetuning
+import run_pruning
 import run_rewinding
 import run_sparsification
-from scripts import report
+from scripts import export, report, report_costs
 from scripts import report_data as data
+from scripts import report_tables as tables
+from scripts.report_words import conclusion
 from utils.errors import InputError
 
 VALUES = {  # seed -> what the dense teacher's student came to, and those of a sparse teacher at 0, 30 and 60 %
@@ -62,29 +71,116 @@ def test_every_number_is_a_line_of_the_csv(outputs, tmp_path):
     assert (sparse["2", "60"]["student"], sparse["2", "60"]["selected_on"]) == ("2 layers", "dev")
 
 
-def test_the_table_has_means_and_deviations_over_seeds_and_says_what_is_missing(outputs):
-    lines = report.results_table(data.collect(data.checkpoints([outputs])))
+def rows_of(outputs: Path) -> list[data.Row]:
+    return data.collect(data.checkpoints([outputs]))
+
+
+def test_the_table_has_a_line_a_method_and_a_column_a_task_and_says_what_is_missing(outputs):
+    write(outputs / "mrpc", {"task_name": "mrpc", "model_type": "ft"}, {"dev": {"acc_and_f1": 0.8}, "rows": 50})
+    table = tables.results_table(rows_of(outputs), {}, "")
+    assert table.header[:4] == ("student", "taught by", "MRPC\n(accuracy + F1) / 2\n50 rows", "RTE\naccuracy")
     # best of each seed: 0.64, 0.65, 0.66; mean 0.65, sample deviation 0.01
-    assert lines == [
-        ("RTE", "-", "the teacher itself", "70.00 ± 0.00", "3", "dev", "", "", ""),
-        ("RTE", "2 layers", "no teacher", "missing", "0", "", "", "", ""),
-        ("RTE", "2 layers", "dense teacher", "61.00 ± 1.00", "3", "dev", "", "", ""),
-        ("RTE", "2 layers", "lam 0.5, best sparsity", "65.00 ± 1.00", "3", "dev", "", "", ""),
+    assert [line[:4] for line in table.lines] == [
+        ("", "the teacher itself", "80.00 (1 seed)", "70.00 ± 0.00"),
+        ("2 layers", "no teacher", "missing", "missing"),
+        ("2 layers", "dense teacher", "missing", "61.00 ± 1.00"),
+        ("2 layers", "lam 0.5, best of 3", "missing", "**65.00 ± 1.00**"),
     ]
-    assert "| RTE | 2 layers | dense teacher | 61.00 ± 1.00 | 3 | dev |  |  |  |\n" in report.markdown(
-        report.HEADER, lines
+    assert "| 2 layers | dense teacher | missing | 61.00 ± 1.00 | - | - | - |\n" in tables.markdown(table)
+    latex = tables.latex(table)
+    assert r"2 layers & lam 0.5, best of 3 & missing & \textbf{65.00 $\pm$ 1.00} & - & - & - \\" in latex
+    assert r"MRPC, (accuracy + F1) / 2, 50 rows & RTE, accuracy" in latex
+
+
+def test_a_score_that_another_student_was_not_taught_by_is_missing_there(outputs):
+    args = {"student_layer": 3, "student_sparsity": None, "model_type": "kd", "lam": 1.0}
+    write(outputs / "other" / "kd_3_rte_1.0", args, {"30": result(0.6, teacher={"acc": 0.5})})
+    lines = [line[:3] for line in tables.results_table(rows_of(outputs), {}, "").lines]
+    assert ("2 layers", "lam 1", "missing") in lines
+    assert ("3 layers", "lam 0.5", "missing") in lines
+    assert ("3 layers", "lam 1, best of 1", "60.00 (1 seed)") in lines
+
+
+def test_of_two_that_tie_none_is_marked_as_the_best(outputs):
+    rows = [replace(row, value=0.61, selecting=0.61) if row.student else row for row in rows_of(outputs)]
+    assert "**" not in tables.markdown(tables.results_table(rows, {}, ""))
+
+
+def test_what_speaks_against_a_number_is_a_note_on_it(outputs):
+    rows = [
+        replace(row, diverged="at update 3", only_answer="entailment", commoner_share=0.5, rows=20)
+        if (row.method, row.teacher_sparsity, row.seed) == ("lam 0.5", 30, 1)
+        else row
+        for row in rows_of(outputs)
+    ]
+    table = tables.results_table(rows, {}, "")
+    assert table.header[2] == "RTE\naccuracy\n20 rows\ncommoner class 50.00 %"
+    assert table.lines[-1][2] == "**65.00 ± 1.00** †"
+    assert table.notes == (
+        "† RTE, 2 layers, lam 0.5: one answer to every row in 1 of 3 seeds; training diverged in 1 of 9 runs, "
+        "and the weights before count.",
     )
-    latex = report.latex(report.HEADER, lines)
-    assert r"RTE & 2 layers & dense teacher & 61.00 $\pm$ 1.00 & 3 & dev &  &  &  \\" in latex
+
+
+CONFIG = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 32, "num_hidden_layers": 2}
+CONFIG |= {"vocab_size": 45, "max_position_embeddings": 40, "type_vocab_size": 2, "sparsity": "50"}
+CONFIG |= {"id2label": {"0": "a", "1": "b", "2": "c"}}
+CONFIG |= {"sparsity_map": {"50": {"head": {"0": 1}, "neuron": {"1": 8}}}}
+
+
+def test_parameters_and_macs_follow_from_the_widths_in_config_json(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    # a head is 3 x 8 columns with biases, and 8 rows; a neuron a column with its bias, and a row
+    heads, neurons = 3 + 4, 32 + 24
+    rest = 32 * (45 + 40 + 2 + 2) + 2 * (32 + 32 + 4 * 32) + 32 * 33 + 3 * 33
+    assert report_costs.costs_of(tmp_path) == (
+        rest + heads * (24 * 33 + 8 * 32) + neurons * 65,
+        128 * (heads * (4 * 32 * 8 + 2 * 128 * 8) + neurons * 2 * 32) + 32 * 32 + 32 * 3,
+    )
+    assert report_costs.costs_of(tmp_path / "gone") is None
+
+
+def test_costs_stand_beside_scores_and_are_compared_with_the_teachers(outputs):
+    rows = [
+        replace(row, parameters=1_500_000 + row.seed * 1000 if row.student else 3_000_000, macs=2_000_000_000)
+        for row in rows_of(outputs)
+    ]
+    lines = {line[1]: line[-3:] for line in tables.results_table(rows, {"": 10.0, "2 layers": 25.0}, "").lines}
+    assert lines["the teacher itself"] == ("3 M", "2 G", "10")
+    assert lines["dense teacher"] == ("1.5 M (50 %)", "2 G (100 %)", "25 (2.5x)")
+    assert lines["no teacher"] == ("-", "-", "-")
+    wide = [replace(row, parameters=row.seed * 10**6) for row in rows]
+    lines = {line[1]: line[-3] for line in tables.results_table(wide, {}, "").lines}
+    assert lines["dense teacher"] == "1 M - 3 M (100 %)"
+
+
+@pytest.mark.parametrize("changed", [{"hidden_size": None}, {"sparsity_map": {}}, {"sparsity": "half"}])
+def test_a_config_json_that_gives_no_widths_is_named_before_anything_is_written(outputs, capsys, monkeypatch, changed):
+    monkeypatch.chdir(outputs)
+    folder = outputs / "seed_1" / "distil" / "kd_2_rte" / "ckpt"
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **changed}))
+    assert f"{folder.relative_to(outputs)}/config.json: " in refused(report, capsys, ".")
 
 
 def test_comparisons_are_paired_over_seeds(outputs):
-    rows = data.collect(data.checkpoints([outputs]))
-    lines = {line[2]: line[3:] for overall in (True, False) for line in report.comparison_table(rows, overall)}
-    assert lines["lam 0.5, best"][:2] == ("dense", "+4.00")
-    assert lines["lam 0.5, mean of all cut"][1] == "+1.50"  # 0.625, 0.63 and 0.62 less 0.60, 0.62 and 0.61
-    assert lines["lam 0.5, 30 %"][3] == "2 / 1 of 3"
-    assert lines["lam 0.5, 0 %"] == ("dense", "+0.00", "-", "0 / 0 of 3", "1.000")
+    found = [tables.comparison_table(rows_of(outputs), overall) for overall in (True, False)]
+    lines = {line[2]: line[3:] for table in found for line in table.lines}
+    assert lines["lam 0.5, best"][:3] == ("dense", "65.00", "+4.00")
+    assert lines["lam 0.5, mean of all cut"][2] == "+1.50"  # 0.625, 0.63 and 0.62 less 0.60, 0.62 and 0.61
+    assert lines["lam 0.5, 30 %"][4] == "2 / 1 of 3"
+    assert lines["lam 0.5, 0 %"] == ("dense", "61.00", "+0.00", "-", "0 / 0 of 3", "1.000")
+
+
+def test_comparisons_are_counted_and_those_beyond_noise_are_marked(outputs):
+    rows = [
+        replace(row, value=row.value + (0.1 if row.teacher_sparsity == 30 else 0), selecting=0.5)
+        for row in rows_of(outputs)
+    ]
+    table = tables.comparison_table(rows, overall=False)
+    intervals = {line[2]: line[6] for line in table.lines}
+    assert re.fullmatch(r"\*\*\+[\d.]+ to \+[\d.]+\*\*", intervals["lam 0.5, 30 %"])
+    assert "**" not in intervals["lam 0.5, 60 %"]
+    assert "leave out 0, 1 of 2. They are not corrected" in table.caption  # at 0 % all differences are 0
 
 
 def test_scores_are_compared_with_random_ones_where_there_are_some(outputs):
@@ -94,9 +190,7 @@ def test_scores_are_compared_with_random_ones_where_there_are_some(outputs):
         folder = outputs / f"seed_{seed}" / "rewind" / "kd_2_rte_random"
         write(folder, {**student, "seed": seed}, sparse)
     lines = [
-        line[2:5]
-        for line in report.comparison_table(data.collect(data.checkpoints([outputs])), True)
-        if line[3] == "random"
+        (*line[2:4], line[5]) for line in tables.comparison_table(rows_of(outputs), True).lines if line[3] == "random"
     ]
     assert lines == [("lam 0.5, best", "random", "+3.00"), ("lam 0.5, mean of all cut", "random", "+1.50")]
 
@@ -120,21 +214,146 @@ def test_weights_are_selected_on_one_half_and_reported_on_the_other(tmp_path):
     assert (best.teacher_sparsity, best.value, best.selected_on) == (30, 0.4, "half of dev")
 
 
-def test_a_report_of_real_runs_is_one_page_with_all_figures(tmp_path, monkeypatch, teacher_folder, capsys):
+def test_the_conclusion_is_one_sentence_with_metric_seeds_and_noise(outputs):
+    rows = rows_of(outputs)
+    sentence, limits = conclusion(rows)
+    assert sentence == (
+        "Ahead in 1 of 1 comparison beyond the noise of seeds: over 3 seeds, students of the best of 3 sparse "
+        "teachers, picked on the rows reported, which flatters it, differ from those of the dense one by +4.00 points "
+        "of accuracy on RTE (beyond noise)."
+    )
+    assert "which picks nothing, students differ from the dense one's by +1.50 on RTE." in limits
+    noisy = [replace(row, value=row.value + 0.03 * row.seed) if row.method == data.TRIAL else row for row in rows]
+    assert conclusion(noisy)[0].startswith("No difference beyond the noise of seeds: over 3 seeds, students of")
+    assert "by -2.00 points of accuracy on RTE." in conclusion(noisy)[0]
+    dense = {row.seed: row.value for row in rows if row.method == data.TRIAL}
+    gains = {1: 0.03, 2: 0.031, 3: 0.032}
+    ahead = [
+        replace(row, selected_on="half of dev", value=dense[row.seed] + gains[row.seed])
+        if row.teacher_sparsity is not None
+        else row
+        for row in rows
+    ]
+    assert conclusion(ahead)[0] == (
+        "Ahead in 1 of 1 comparison beyond the noise of seeds: over 3 seeds, students of the best of 3 sparse teachers "
+        "differ from those of the dense one by +3.10 points of accuracy on RTE (beyond noise)."
+    )
+    random = [replace(row, method="random", value=row.value + 0.01 * row.seed) for row in ahead if row.teacher_sparsity]
+    sentence, limits = conclusion(ahead + random)
+    assert sentence.startswith(
+        "Ahead in 1 of 1 comparison beyond the noise of seeds, but in none ahead of randomly cut"
+    )
+    assert "Those of the best randomly cut teachers differ by +5.10 on RTE." in limits
+    behind = [replace(row, value=2 * dense[row.seed] - row.value) if row.student else row for row in ahead]
+    assert conclusion(behind)[0].startswith("Behind in 1 of 1 comparison beyond the noise of seeds: over 3 seeds")
+    one = conclusion([row for row in rows if row.seed == 1])[0]
+    assert one.startswith("One seed cannot tell an effect from noise: students of the best of 3 sparse teachers")
+
+
+def test_the_conclusion_of_many_comparisons_is_still_one_sentence(outputs):
+    rows = [replace(row, task=task) for task in ("rte", "wnli", "qnli", "sst2", "mnli") for row in rows_of(outputs)]
+    assert "+4.00 to +4.00 points of each task's metric, +4.00 in the mean of 5 comparisons." in conclusion(rows)[0]
+
+
+def test_without_anything_to_compare_the_conclusion_says_so(outputs):
+    rows = rows_of(outputs)
+    assert "No student of a sparse teacher" in conclusion([r for r in rows if r.teacher_sparsity is None])[0]
+    assert "No seed has students of both" in conclusion([r for r in rows if r.method != data.TRIAL])[0]
+    random = [replace(r, method="random") if r.teacher_sparsity is not None else r for r in rows]
+    assert "No seed has students of both" in conclusion(random)[0]
+
+
+class Boxes(HTMLParser):
+    """What every table and figure of a page lies in, and how many there are."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.open, self.found = [], {"table": [], "svg": []}
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        if tag in self.found:
+            self.found[tag].append(self.open[-1])
+        if tag in ("div", "figure", "section", "table", "svg"):
+            self.open.append((tag, dict(attrs).get("class")))
+
+    def handle_endtag(self, tag):
+        if self.open and tag == self.open[-1][0]:
+            self.open.pop()
+
+
+@pytest.fixture
+def chain(tmp_path, monkeypatch) -> None:
+    """All five stages, of models that take rows as long as those that speed is measured on."""
+    torch.manual_seed(0)
+    BertModel(small_config(max_position_embeddings=128)).save_pretrained(tmp_path / "bert")
+    write_vocabulary(tmp_path / "bert")
     write_task(tmp_path / "datasets", "rte")
     monkeypatch.chdir(tmp_path)
-    student = ["--student_model_path", "teacher", "--student_layer", "2"]
-    run_sparsification.main(["--teacher_model_path", "teacher", *student])
-    run_rewinding.main([*student, "--num_train_epochs", "1", "--teacher_sparsity", "0", "50"])
+    short = ["--num_train_epochs", "1", "--log_interval", "2"]
+    run_finetuning.main(["--model_path", "bert", *short])
+    run_pruning.main([])
+    for student in (["--student_layer", "2"], ["--student_sparsity", "50"]):
+        run_distillation.main([*student, *short])
+        run_sparsification.main(student)
+        run_rewinding.main([*student, *short, "--teacher_sparsity", "0", "50"])
+
+
+def test_a_report_of_real_runs_is_one_page_with_all_figures_and_costs(chain, capsys):
     report.main([])
     names = {path.name for path in Path("report").iterdir()}
-    kinds = ("curves", "panels", "heat", "training", "kept", "scores")
-    assert {f"{kind}_rte_2_layers.{form}" for kind in kinds for form in ("png", "pdf")} < names
+    kinds, students = ("curves", "training", "kept", "scores"), ("2_layers", "50_percent_pruned")
+    drawn = [name for name in names if name.endswith(".png")]
+    assert {name.removesuffix(".png") for name in drawn} <= {f"{k}_rte_{s}" for k in kinds for s in students}
+    assert {f"{kind}_rte_{s}.{form}" for kind in kinds[1:] for s in students for form in ("png", "pdf")} < names
     page = Path("report/index.html").read_text()
-    assert page.count("data:image/png;base64,") == len(kinds)
-    assert not re.search(r'(src|href)="(?!data:)', page)  # nothing from elsewhere
-    assert "missing" in page  # no trial student was trained
+    boxes = Boxes(page).found
+    assert len(boxes["svg"]) == len(drawn)
+    assert {kind for kind, _ in boxes["svg"]} == {"figure"}
+    assert set(boxes["table"]) == {("div", "wide")}  # scrolled there, so that nothing is cut off
+    assert not re.search(r'(src|href)="(?!data:|#)', page)  # nothing from elsewhere
+    assert page.index("class=lead") < page.index("<table")
+    assert "prefers-color-scheme: dark" in page
+    assert "missing" in page  # no student was trained without a teacher
     assert "report/index.html" in capsys.readouterr().out
+    # what config.json says is what the models have
+    for row in rows_of(Path("outputs")):
+        model = export.load_for_inference(str(row.checkpoint))
+        assert row.parameters == sum(parameter.numel() for parameter in model.parameters())
+    line = next(line for line in Path("report/results.md").read_text().splitlines() if "pruned | dense" in line)
+    assert re.search(r"k \(\d\d %\) \| [\d.]+ M \(\d\d %\) \| [\d,]+ \(\d+\.\dx\) \|$", line)
+    assert "8 rows of 128 tokens" in page
+
+
+def test_deleted_weights_have_costs_but_no_speed_and_measuring_can_be_left_out(chain):
+    report.main(["--no_speed", "--report_dir", "unmeasured"])
+    for weights in Path("outputs").rglob("model.safetensors"):
+        weights.unlink()
+    report.main([])
+    for folder in ("unmeasured", "report"):
+        text = Path(folder, "results.md").read_text()
+        assert re.search(r"2 layers \| dense teacher .* k \(\d\d %\) \| [\d.]+ M \(\d\d %\) \| - \|", text)
+        assert "Speed was not measured." in text
+
+
+def test_figures_in_which_nothing_varies_are_left_out_with_a_word(outputs, tmp_path):
+    for path in outputs.rglob("metrics.json"):
+        metrics = json.loads(path.read_text())
+        path.write_text(json.dumps({**metrics, "dev": {"acc": 0.5}, "history": metrics["history"][:1]}))
+    report.main([str(outputs), "--report_dir", str(tmp_path / "report")])
+    assert not list((tmp_path / "report").glob("*.png"))
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "<svg" not in page
+    assert "Not drawn, being one value or all the same: curves of RTE, student: 2 layers" in page
+
+
+def test_one_seed_no_rewinds_and_teachers_alone_are_reported_on(outputs, tmp_path):
+    for left in ("seed_1", "seed_1/distil", "seed_1/finetune"):
+        report.main([str(outputs / left), "--report_dir", str(tmp_path / "report")])
+        page = (tmp_path / "report" / "index.html").read_text()
+        assert "± " not in page.split("</table>")[0]
+        assert ("<svg" in page) == (left == "seed_1")
+        shutil.rmtree(tmp_path / "report")
 
 
 def test_folders_without_runs_are_named(tmp_path, capsys):
@@ -156,8 +375,9 @@ def test_settings_name_every_value_that_a_task_had_and_add_up_the_hours(outputs)
     metrics = json.loads(path.read_text())
     metrics["teacher_seconds"] = 3600.0
     path.write_text(json.dumps(metrics))
-    assert report.settings_table(data.settings(data.checkpoints([outputs]))) == [
+    assert tables.settings_table(data.settings(data.checkpoints([outputs]))).lines == [
         ("hours of scoring, training, asking teachers", f"{1 + 15 / 3600:.2f}"),  # and a second for each training
+        ("seed", "1, 2, 3"),
         ("learning_rate", "0.0001, 3e-05"),
         ("hardware", "a fast one"),
         ("git_commit", "0123456789"),
@@ -165,19 +385,21 @@ def test_settings_name_every_value_that_a_task_had_and_add_up_the_hours(outputs)
 
 
 def test_all_settings_that_were_given_are_listed(tmp_path):
-    given = {"model_path": "some/where/bert", "num_train_epochs": 3, "num_patience_epochs": 2, "log_interval": 7}
+    given = {"seed": 0, "max_train_examples": 40, "max_eval_examples": 20, "selection_split": "half"}
+    given |= {"model_path": "some/where/bert", "num_train_epochs": 3, "num_patience_epochs": 0, "log_interval": 7}
     given |= {"per_device_train_batch_size": 9, "learning_rate": 0.5, "temperature": 4.0, "alpha": 0.25}
     given |= {"use_bf16": True, "use_fp16": True, "num_processes": 2, "hardware": "a fast one", "cpu_threads": 6}
     given |= {"torch_version": "2", "transformers_version": "5", "git_commit": "0123456789"}
-    write(tmp_path / "ft_rte", {**given, "model_type": "ft", "stage": "finetuning"}, result(0.7))
-    found = dict(report.settings_table(data.settings(data.checkpoints([tmp_path]))))
+    write(tmp_path / "ft_rte", {**given, "model_type": "ft", "stage": "finetuning"}, result(0.7, rows=20))
+    found = dict(tables.settings_table(data.settings(data.checkpoints([tmp_path]))).lines)
+    assert found.pop("rows reported on") == "20"
     assert found.pop("hours of scoring, training, asking teachers") == "0.00"
     assert found == {name: str(value) for name, value in given.items()} | {"model_path": "where/bert"}
 
 
 def test_a_row_says_how_its_number_was_made(tmp_path):
     args = {"seed": 5, "student_layer": 3, "layer_choice": "last", "model_type": "kd", "selection_split": "half"}
-    more = {"report": {"acc": 0.4}, "rows": 21, "commoner_share": 0.5, "only_answer": "entailment"}
+    more = {"report": {"acc": 0.4}, "rows": 21, "commoner_share": 0.5, "only_answer": "entailment", "diverged": "so"}
     write(
         tmp_path / "kd_3-last_rte_random",
         {**args, "score": "random"},
@@ -187,7 +409,8 @@ def test_a_row_says_how_its_number_was_made(tmp_path):
     assert row == data.Row(
         **{"task": "rte", "student": "3 layers (last)", "method": "random", "teacher_sparsity": 40, "seed": 5},
         **{"metric": "acc", "value": 0.4, "selecting": 0.6, "teacher_value": 0.7, "selected_on": "half of dev"},
-        **{"seconds": 1.0, "rows": 21, "commoner_share": 0.5, "only_answer": "entailment"},
+        **{"seconds": 1.0, "rows": 21, "commoner_share": 0.5, "only_answer": "entailment", "diverged": "so"},
+        **{"parameters": None, "macs": None},
         folder=str(tmp_path / "kd_3-last_rte_random"),
     )
 
@@ -219,5 +442,5 @@ def test_one_methods_dense_teacher_stands_for_all(outputs):
     found = {row.teacher_sparsity: row.value for row in rows if row.method == "lam 1"}
     assert found == {0: 0.60, 30: 0.59}
     assert len([row for row in rows if row.teacher_sparsity == 0 and row.method == "lam 0.5"]) == 3
-    lines = report.results_table(rows)
-    assert ("RTE", "2 layers", "lam 1, best sparsity", "60.00", "1", "dev", "", "", "") in lines
+    lines = [line[:3] for line in tables.results_table(rows, {}, "").lines]
+    assert ("2 layers", "lam 1, best of 2", "60.00 (1 seed)") in lines

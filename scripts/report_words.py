@@ -1,0 +1,141 @@
+"""What scripts/report.py says of its numbers: the conclusion, in one sentence, and what each figure shows."""
+
+import statistics
+from typing import NamedTuple
+
+from scripts import report_data as data
+from scripts.report_tables import METRICS, OVERALL, by_choice, groups, listed, methods_of
+from utils.tasks import TASKS
+
+LISTED = 4  # differences that the conclusion names one by one
+
+
+class Verdict(NamedTuple):
+    """On a task and a student: students of sparse teachers less those of the dense one."""
+
+    where: str
+    metric: str
+    best: data.Comparison  # of the best score's students, each seed's best
+    cut: data.Comparison | None  # of that score's students, the mean of all cut teachers'
+    random: data.Comparison | None  # of randomly cut teachers' students, each seed's best
+    over_random: data.Comparison | None  # the best less those
+
+
+def conclusion(rows: list[data.Row]) -> tuple[str, str]:
+    """One sentence: are students of the best sparse teacher ahead of the dense one's, beyond noise? Then its limits."""
+    if not methods_of(rows):
+        return "No student of a sparse teacher has been trained yet, so there is nothing to compare.", ""
+    found = [verdict for task, student in groups(rows) if (verdict := _verdict(rows, task, student))]
+    if not found:
+        return "No seed has students of both the dense teacher and one cut by a score: there is nothing to compare.", ""
+    seeds = [verdict.best.seeds for verdict in found]
+    over = f"over {'-'.join(map(str, dict.fromkeys((min(seeds), max(seeds)))))} seeds, " if max(seeds) > 1 else ""
+    scored = [row for row in rows if row.method in methods_of(rows) and row.method != "random"]
+    count = len({(row.teacher_sparsity and row.method, row.teacher_sparsity) for row in scored})
+    teacher = f"the best of {count} sparse teachers" if count > 1 else "the sparse teacher"
+    if count > 1 and {row.selected_on for row in scored} != {"half of dev"}:
+        teacher += ", picked on the rows reported, which flatters it,"
+    differences = f"students of {teacher} differ from those of the dense one by {_differences(found)}"
+    return f"{_outcome(found, max(seeds))}: {over}{differences}.", _limits(found)
+
+
+def _verdict(rows: list[data.Row], task: str, student: str) -> Verdict | None:
+    """By the score that does best on the selecting rows; random, which is there to be compared with, is none."""
+    mine = [row for row in rows if (row.task, row.student) == (task, student)]
+    by_method = {method: [row for row in mine if row.method == method] for method in methods_of(mine)}
+    choices = {method: by_choice(found) for method, found in by_method.items()}
+    random = choices.pop("random", {"best": {}})["best"]
+    if not choices:
+        return None
+    best = max(choices, key=lambda m: statistics.fmean(r.selecting for r in data.best_by_seed(by_method[m]).values()))
+    dense = {row.seed: 100 * row.value for row in mine if row.method == data.TRIAL}
+    compared, cut = (data.compare(choices[best][choice], dense) for choice in OVERALL)
+    several = len({row.student for row in rows if row.task == task and row.student}) > 1
+    where, metric = f"{TASKS[task].title}{f' with {student}' * several}", METRICS[mine[0].metric]
+    over_random = data.compare(choices[best]["best"], random)
+    return compared and Verdict(where, metric, compared, cut, data.compare(random, dense), over_random)
+
+
+def _outcome(found: list[Verdict], seeds: int) -> str:
+    """What the numbers say as a whole, in a few words."""
+    ahead, behind = (sum(v.best.is_beyond_noise and sign * v.best.difference > 0 for v in found) for sign in (1, -1))
+    if seeds == 1:
+        return "One seed cannot tell an effect from noise"
+    if not ahead + behind:
+        return "No difference beyond the noise of seeds"
+    parts = " and ".join(f"{word} in {count}" for word, count in (("ahead", ahead), ("behind", behind)) if count)
+    text = f"{parts.capitalize()} of {len(found)} comparison{'s' * (len(found) > 1)} beyond the noise of seeds"
+    known = [verdict.over_random for verdict in found if verdict.over_random]
+    over = sum(compared.is_beyond_noise and compared.difference > 0 for compared in known)
+    return f"{text}, but in {over or 'none'} ahead of randomly cut teachers" if known and ahead else text
+
+
+def _differences(found: list[Verdict]) -> str:
+    """Each difference with its metric, or of many how they spread."""
+    if len(found) > LISTED:
+        values = [verdict.best.difference for verdict in found]
+        spread = f"{min(values):+.2f} to {max(values):+.2f} points of each task's metric"
+        return f"{spread}, {statistics.fmean(values):+.2f} in the mean of {len(found)} comparisons"
+    texts, metric = [], None
+    for verdict in found:
+        unit = "" if verdict.metric == metric else f" points of {verdict.metric}"
+        noise = " (beyond noise)" if verdict.best.is_beyond_noise else ""
+        texts.append(f"{verdict.best.difference:+.2f}{unit} on {verdict.where}{noise}")
+        metric = verdict.metric
+    return listed(texts)
+
+
+def _limits(found: list[Verdict]) -> str:
+    """What keeps the differences from being taken for more than they are."""
+    text = ["Noise is what a 95 % interval over seeds covers, and the best of several is ahead by being picked."]
+    for what, name in (
+        ("As a mean over all cut teachers, which picks nothing, students differ from the dense one's by", "cut"),
+        ("Those of the best randomly cut teachers differ by", "random"),
+    ):
+        known = [(verdict.where, compared) for verdict in found if (compared := getattr(verdict, name))]
+        if known and len(known) <= LISTED:
+            text.append(f"{what} {listed([f'{compared.difference:+.2f} on {where}' for where, compared in known])}.")
+    return " ".join(text)
+
+
+def curve_caption(rows: list[data.Row]) -> str:
+    """How many points of a task's and student's curves are apart from the dense teacher's students."""
+    dense = data.mean_over_seeds(100 * row.value for row in rows if row.method == data.TRIAL)
+    cut = {(row.method, row.teacher_sparsity) for row in rows if row.teacher_sparsity}
+    means = [statistics.fmean(100 * r.value for r in rows if (r.method, r.teacher_sparsity) == point) for point in cut]
+    if dense is None:
+        return "There are no students of the dense teacher to hold these against."
+    above, of = sum(mean > dense.mean for mean in means), f"of {len(means)} points of cut teachers"
+    if not dense.deviation:
+        return f"{above} {of} lie above the dashed line."
+    within = sum(abs(mean - dense.mean) <= dense.deviation for mean in means)
+    return f"{above} {of} lie above the dashed line, {within} within the grey band."
+
+
+CURVES = (
+    "Each point: students whose teacher had lost that share of its heads and neurons, as a mean over seeds; dashed: "
+    "students of the dense teacher. Seeds alone move those by a standard deviation, the grey band where there are "
+    "several seeds: a point within it cannot be told from the line."
+)
+CLOSER = {  # a kind of figure -> its heading, what it shows and what to make of it
+    "panels": (
+        "Score by score",
+        "Each score by itself, with a band of one standard deviation and a dot for each seed. Where bands overlap, "
+        "seeds decide more than teachers.",
+    ),
+    "training": (
+        "Training",
+        "How the students of one run learn, by their teacher's sparsity. A metric that still rises at the end had no "
+        "time to converge. Losses are against each teacher's own logits: they fall, but do not compare teachers.",
+    ),
+    "kept": (
+        "What the teacher keeps",
+        "Heads and neurons that each layer of the teacher keeps as it is cut. One ranking goes over all layers, so "
+        "they thin out unevenly: those that keep most hold what the score took for knowledge.",
+    ),
+    "scores": (
+        "Scores of heads",
+        "What decided which of the teacher's heads went first: the dark ones. Where expressive and friendly differ, "
+        "the trial student asked for other heads than the task did.",
+    ),
+}
