@@ -257,17 +257,19 @@ class PrunableModernBert(PrunableEncoder):
     def forward(
         self,
         input_ids: Tensor,
-        token_type_ids: Tensor,
-        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
         head_mask: Tensor | None = None,
         neuron_mask: Tensor | None = None,
     ) -> Tensor:
-        """Logits (B, C) of token ids and attention mask, each (B, T), 1 on tokens; there are no token types.
+        """Logits (B, C) of token ids and attention mask, each (B, T); token types are there as in BERT, and not read.
 
+        The attention mask is 1 on tokens, 0 on padding; without it, all are tokens.
         head_mask (L, H) and neuron_mask (L, F) multiply the outputs of heads and neurons: 1 keeps, 0 removes. With a
         leading batch dimension, (B, L, H) and (B, L, F), each example has masks of its own.
         """
         hidden, views = self.embeddings(input_ids), {}  # (B, T, D)
+        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         for layer in self.layers:
             if layer.kind not in views:
                 theta = self.config.rope_parameters[layer.kind]["rope_theta"]

@@ -41,9 +41,11 @@ def rope_parameters(config: Config) -> dict[str, dict[str, Any]]:
         CheckpointError: rotations that are scaled, or a base that is no number above 0.
     """
     given = getattr(config, "rope_parameters", None) or {}
+    if not isinstance(given, dict) or given.keys() - THETA.keys():
+        raise CheckpointError(f"rope_parameters {given} of config.json: expected {' and '.join(THETA)}")
     found = {}
     for kind, (key, default) in THETA.items():
-        stated = (given.get(kind) if isinstance(given, dict) else given) or {}
+        stated = given.get(kind) or {}
         if not isinstance(stated, dict) or stated.get("rope_type", stated.get("type", "default")) != "default":
             raise CheckpointError(f"rope_parameters {given} of config.json: expected rope_type default for each kind")
         theta = stated.get("rope_theta", getattr(config, key, default))

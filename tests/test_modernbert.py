@@ -174,6 +174,8 @@ def test_padding_changes_no_logit_and_its_states_are_numbers(tmp_path, pooling):
     with record_features(model) as features:
         torch.testing.assert_close(model(*longer), model(*batch), atol=1e-6, rtol=1e-5)
         model(*longer)
+    ids = batch[0][-1:]  # which has no padding
+    torch.testing.assert_close(model(ids), model(*batch)[-1:], atol=1e-6, rtol=1e-5)
     assert all(state.isfinite().all() for state in features.hidden)
 
 
@@ -244,6 +246,17 @@ def test_a_cut_student_learns_between_layers(tmp_path):
     assert student.embeddings.word_embeddings.weight.grad.abs().sum() > 0
 
 
+def test_one_base_for_both_kinds_is_what_no_local_one_means(tmp_path):
+    library_model(tmp_path)
+    edit_config(tmp_path, rope_parameters=None, global_rope_theta=77)
+    bases = [kind["rope_theta"] for kind in load_model(str(tmp_path)).config.rope_parameters.values()]
+    assert bases == [77, 10_000.0]
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "local_rope_theta": None}))
+    bases = [kind["rope_theta"] for kind in load_model(str(tmp_path)).config.rope_parameters.values()]
+    assert bases == [77, 77]
+
+
 def test_what_older_libraries_write_is_the_same_model(tmp_path):
     thetas = {"full_attention": {"rope_theta": 77.0}, "sliding_attention": {"rope_theta": 3.0}}
     changes = {"rope_parameters": thetas, "num_hidden_layers": 5, "global_attn_every_n_layers": 2}
@@ -273,7 +286,9 @@ LINEAR = {"full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta":
     ("changes", "line"),
     [
         ({"rope_parameters": LINEAR}, "expected rope_type default for each kind"),
-        ({"rope_parameters": "none"}, "rope_parameters none of config.json: expected rope_type default"),
+        ({"rope_parameters": "none"}, "rope_parameters none of config.json: expected full_attention and sliding"),
+        ({"rope_parameters": {"rope_theta": 9.0}}, "rope_parameters {'rope_theta': 9.0} of config.json: expected full"),
+        ({"rope_parameters": {"full_attention": "none"}}, "expected rope_type default for each kind"),
         ({"rope_parameters": {"full_attention": {"rope_theta": "1e4"}}}, "rope_theta '1e4' of config.json for full"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling {'type': 'linear', 'factor': 2.0} of"),
         ({"sliding_window": 3}, "sliding_window 3 of config.json: not supported"),
