@@ -88,7 +88,7 @@ def _class_names(config: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _check_family(config: dict[str, Any]) -> None:
-    """It must be one of those that compute as BERT does; google-research's BERTs do not say which they are."""
+    """It must be one of those that there are; google-research's BERTs do not say which they are."""
     lacking = [key for key in NEEDED if key not in config]
     kind = config.get("model_type") or (f"unknown (no model_type, no {lacking[0]})" if lacking else "bert")
     if kind not in FAMILIES:

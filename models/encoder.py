@@ -98,7 +98,7 @@ def classifier(config: Config) -> nn.Sequential:
 
 
 class PrunableEncoder(nn.Module):
-    """An encoder whose attention heads and FFN neurons can be masked and cut, and a classifier on its [CLS] state.
+    """An encoder whose attention heads and FFN neurons can be masked and cut, and a classifier on its last states.
 
     `config.sparsity` (a string, percent) and `config.sparsity_map` give each layer's width; without them it is full.
     """

@@ -104,7 +104,7 @@ def scored(model: PrunableModernBert) -> PrunableModernBert:
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-@pytest.mark.parametrize("changes", [{}, OTHER, {"num_hidden_layers": 2, "num_labels": 1}], ids=["small", "other", "2"])
+@pytest.mark.parametrize("changes", [{}, OTHER, {"num_hidden_layers": 2, "id2label": {0: "score"}}], ids=["small", "other", "2"])
 def test_logits_are_those_of_the_librarys_class(tmp_path, changes, pooling, attention):
     theirs = library_model(tmp_path, attention, classifier_pooling=pooling, **changes)
     ours = load_model(str(tmp_path))
