@@ -2,6 +2,7 @@
 
 from models.bert import PrunableBert
 from models.checkpoint import load_model
+from models.modernbert import PrunableModernBert
 from models.units import CheckpointError, Units
 
-__all__ = ["CheckpointError", "PrunableBert", "Units", "load_model"]
+__all__ = ["CheckpointError", "PrunableBert", "PrunableModernBert", "Units", "load_model"]

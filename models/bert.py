@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from models.dropout import Dropout
 from models.encoder import Config, PrunableEncoder, activation, classifier
 from models.linear import Linear, select
-from models.units import kept_units
+from models.units import kept_units, sparsity_of
 
 warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # a layer that cutting has emptied
 
@@ -235,7 +235,7 @@ class Encoder(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.embeddings = Embeddings(config)
-        widths = kept_units(config, int(getattr(config, "sparsity", 0)))
+        widths = kept_units(config, sparsity_of(config))
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(Layer(config, *width) for width in widths)})
         if hasattr(config, "relative_attention_num_buckets"):
             buckets = config.relative_attention_num_buckets

@@ -11,13 +11,17 @@ import logging
 import re
 from typing import Any
 
+import torch
+
 from models.bert import PrunableBert, RelativeBias
-from models.encoder import DEFAULTS, Config, PrunableEncoder, activation
+from models.encoder import Config, PrunableEncoder, activation, defaults
 from models.families import FAMILIES, OURS, as_bert_config, as_bert_weights, is_ours
 from models.hub import one_line_errors, read_config, read_weights
+from models.modernbert import PrunableModernBert
 from models.units import CheckpointError
 
 logger = logging.getLogger("stark")
+ENCODERS = {"modernbert": PrunableModernBert}  # by type; the others compute as BERT does
 NEEDED = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
 # what would change the computation, and the only value for which ours is right
 ONLY = {
@@ -25,6 +29,8 @@ ONLY = {
     "is_decoder": False,
     "add_cross_attention": False,
     "quantization_config": None,
+    "rope_scaling": None,
+    "sliding_window": None,  # ModernBERT's is local_attention
 }
 
 
@@ -54,7 +60,8 @@ def load_model(path: str, labels: tuple[str, ...] | None = None, fine_tuned: boo
         config = Config(**_for_labels(settings, labels))
         weights = read_weights(path)
         weights = as_bert_weights(raw, weights, with_head=fine_tuned and _has_library_head(raw, weights))
-        model, absent, unused = PrunableBert.from_weights(config, weights)
+        encoder = ENCODERS.get(config.model_type, PrunableBert)
+        model, absent, unused = encoder.from_weights(config, weights)
         model.name_or_path = path
         _check_encoder(absent, unused)
         if fine_tuned:
@@ -70,6 +77,20 @@ def load_model(path: str, labels: tuple[str, ...] | None = None, fine_tuned: boo
     return model
 
 
+def weightless_model(config: dict[str, Any]) -> PrunableEncoder:
+    """A model without memory for its weights, of what a checkpoint's config.json holds: for counting.
+
+    Raises:
+        CheckpointError: it is not a configuration that load_model would take.
+    """
+    _check_family(config)
+    settings = as_bert_config(config)
+    _check_settings(settings)
+    settings = _for_labels(settings, _class_names(config))
+    with torch.device("meta"):
+        return ENCODERS.get(settings.get("model_type"), PrunableBert)(Config(**settings))
+
+
 def _class_names(config: dict[str, Any]) -> tuple[str, ...]:
     """The names of a config.json's classes in the order of their ids; LABEL_0, LABEL_1, ... where it has none."""
     count = config.get("num_labels", 2)
@@ -83,7 +104,7 @@ def _class_names(config: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _check_family(config: dict[str, Any]) -> None:
-    """It must be one of those that compute as BERT does; google-research's BERTs do not say which they are."""
+    """It must be one of those that there are; google-research's BERTs do not say which they are."""
     lacking = [key for key in NEEDED if key not in config]
     kind = config.get("model_type") or (f"unknown (no model_type, no {lacking[0]})" if lacking else "bert")
     if kind not in FAMILIES:
@@ -100,11 +121,7 @@ def _check_settings(config: dict[str, Any]) -> None:
     for key, value in ONLY.items():
         if config.get(key) not in (None, value):
             raise CheckpointError(f"{key} {config[key]!r} of config.json: not supported, expected {value}")
-    name = config.get("hidden_act", "gelu")
-    try:
-        activation(name)
-    except (KeyError, TypeError):
-        raise CheckpointError(f"hidden_act {name!r} of config.json: unknown, expected gelu, relu or the like") from None
+    _check_activations(config)
 
 
 def _check_shape(config: dict[str, Any]) -> None:
@@ -112,18 +129,30 @@ def _check_shape(config: dict[str, Any]) -> None:
     for key in NEEDED:
         if key not in config:
             raise CheckpointError(f"no {key} in config.json")
-    numbers = {key: value for key, value in DEFAULTS.items() if isinstance(value, int | float)}
+    usual = defaults(config.get("model_type"))
+    config = {**usual, **config}
+    numbers = {k: value for k, value in usual.items() if isinstance(value, int | float) and not isinstance(value, bool)}
     for key, default in {**dict.fromkeys(NEEDED, 1), **numbers}.items():
-        value = config.get(key, default)
+        value = config[key]
         if isinstance(value, bool) or not isinstance(value, type(default) | int) or value < 0:
             expected = "an integer" if isinstance(default, int) else "a number"
             raise CheckpointError(f"{key} {value!r} of config.json: expected {expected} of at least 0")
     if not config["num_attention_heads"] or config["hidden_size"] % config["num_attention_heads"]:
         heads = config["num_attention_heads"]
         raise CheckpointError(f"config.json: {heads} heads do not divide hidden_size {config['hidden_size']}")
-    if config.get("pad_token_id", 0) >= config["vocab_size"]:
+    if config["pad_token_id"] >= config["vocab_size"]:
         padding = f"pad_token_id {config['pad_token_id']}"
         raise CheckpointError(f"{padding} of config.json: expected less than vocab_size {config['vocab_size']}")
+
+
+def _check_activations(config: dict[str, Any]) -> None:
+    """The functions that it names must be known."""
+    for key in ("hidden_act", "hidden_activation", "classifier_activation"):
+        try:
+            activation(config.get(key, "gelu"))
+        except (KeyError, TypeError):
+            found = f"{key} {config[key]!r} of config.json"
+            raise CheckpointError(f"{found}: unknown, expected gelu, relu or the like") from None
 
 
 def _for_labels(config: dict[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
@@ -145,12 +174,12 @@ def _check_encoder(absent: list[str], unused: list[str]) -> None:
     if missing := [name for name in absent if name.startswith(OURS)]:
         raise CheckpointError(f"{len(missing)} encoder weights are missing or of another shape: {missing[0]}")
     # position_ids are 0, 1, 2, ..., which older versions of the library saved
-    inside = re.compile(re.escape(OURS) + r"(embeddings|encoder)\.(?!position_ids$)")
+    inside = re.compile(re.escape(OURS) + r"(embeddings|encoder|layers|final_LayerNorm)\.(?!position_ids$)")
     if foreign := [name for name in unused if inside.match(name)]:
         raise CheckpointError(f"{len(foreign)} encoder weights that its config.json has no place for: {foreign[0]}")
 
 
-def _order_classes(model: PrunableBert, path: str, names: tuple[str, ...], labels: tuple[str, ...]) -> None:
+def _order_classes(model: PrunableEncoder, path: str, names: tuple[str, ...], labels: tuple[str, ...]) -> None:
     """Put the classifier's rows into the labels' order; the names LABEL_0, LABEL_1, ... are taken to be in it."""
     if not labels or names == labels:
         return
@@ -159,5 +188,5 @@ def _order_classes(model: PrunableBert, path: str, names: tuple[str, ...], label
         return
     if sorted(names) != sorted(labels):
         raise CheckpointError(f"a classifier for {', '.join(names)}; this task has {', '.join(labels)}")
-    for parameter in model.cls[3].parameters():
+    for parameter in model.cls[-1].parameters():
         parameter.data = parameter.data[[names.index(label) for label in labels]]

@@ -1,11 +1,13 @@
 """What all encoders share: their configuration, classifier and files, and what scoring and cutting ask of them.
 
-A model file (bert.py) brings the forward pass and layers of this interface:
+A model file (bert.py, modernbert.py) brings the forward pass and layers of this interface:
 
     layer.widths                        heads and neurons that are left
     layer.keep_units(heads, neurons)    these only, in this order, in place
     layer.unit_weights()                all weights of each head and of each neuron
     layer.projections()                 queries, keys and values, for losses that compare them
+    layer.restore_head_order()          undoes sorting where Hugging Face's class could not take it
+    model.cls                           the classifier, ending in dropout and output layer
 """
 
 import json
@@ -30,13 +32,39 @@ DEFAULTS = {
     "pad_token_id": 0,
     "id2label": {0: "LABEL_0", 1: "LABEL_1"},
 }
+MODERNBERT_DEFAULTS = {
+    "hidden_activation": "gelu",
+    "max_position_embeddings": 8192,
+    "type_vocab_size": 0,
+    "initializer_range": 0.02,
+    "initializer_cutoff_factor": 2.0,
+    "norm_eps": 1e-5,
+    "norm_bias": False,
+    "pad_token_id": 50283,
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "local_attention": 128,
+    "embedding_dropout": 0.0,
+    "mlp_bias": False,
+    "mlp_dropout": 0.0,
+    "classifier_pooling": "cls",
+    "classifier_dropout": 0.0,
+    "classifier_bias": False,
+    "classifier_activation": "gelu",
+    "id2label": {0: "LABEL_0", 1: "LABEL_1"},
+}
+
+
+def defaults(model_type: str | None) -> dict[str, Any]:
+    """What holds where a config.json of this type leaves it out, as models of the type have it."""
+    return MODERNBERT_DEFAULTS if model_type == "modernbert" else DEFAULTS
 
 
 class Config(SimpleNamespace):
-    """The content of config.json by attributes, with BERT's defaults for what it leaves out."""
+    """The content of config.json by attributes, with its type's defaults for what it leaves out."""
 
     def __init__(self, **content: Any):
-        super().__init__(**{**DEFAULTS, **content})
+        super().__init__(**{**defaults(content.get("model_type")), **content})
         self.id2label = {int(index): name for index, name in self.id2label.items()}
 
     @property
@@ -70,7 +98,7 @@ def classifier(config: Config) -> nn.Sequential:
 
 
 class PrunableEncoder(nn.Module):
-    """An encoder whose attention heads and FFN neurons can be masked and cut, and a classifier on its [CLS] state.
+    """An encoder whose attention heads and FFN neurons can be masked and cut, and a classifier on its last states.
 
     `config.sparsity` (a string, percent) and `config.sparsity_map` give each layer's width; without them it is full.
     """
@@ -98,11 +126,15 @@ class PrunableEncoder(nn.Module):
             if hasattr(module, "exact_shortcuts"):
                 module.exact_shortcuts = use
 
+    def draw(self, part: nn.Linear | nn.Embedding) -> None:
+        """A new weight for one part, as BERT's are drawn."""
+        nn.init.normal_(part.weight, std=self.config.initializer_range)
+
     def init_weights(self, module: nn.Module | None = None) -> None:
-        """Draw new weights, as BERT's are drawn, for one module or for all."""
+        """Draw new weights for one module or for all; biases and the padding's embedding are 0."""
         for part in self.modules() if module is None else [module]:
             if isinstance(part, nn.Linear | nn.Embedding):
-                nn.init.normal_(part.weight, std=self.config.initializer_range)
+                self.draw(part)
             if isinstance(part, nn.Linear) and part.bias is not None:
                 nn.init.zeros_(part.bias)
             if isinstance(part, nn.Embedding) and part.padding_idx is not None:

@@ -1,9 +1,9 @@
-"""Which encoders compute as BERT does, and what their checkpoints call what BERT's call otherwise.
+"""Which encoders there are, and what their checkpoints call what ours, which are BERT's names, call otherwise.
 
     as_bert_config(config), as_bert_weights(config, weights)          # when a checkpoint is read
     as_library_config(config), as_library_weights(config, weights)    # back, for Hugging Face's own class
 
-A new family is an entry of FAMILIES.
+A new family that computes as BERT does is an entry of FAMILIES; ModernBERT has a model file of its own.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 OURS = "bert."  # before all weights of the encoder
-ARCHITECTURES = ("PrunableBert",)  # of config.json: what was saved here has our names already
+ARCHITECTURES = ("PrunableBert", "PrunableModernBert")  # of config.json: what was saved here has our names already
 # config.json's key in other families -> BERT's
 DISTILBERT_SETTINGS = {
     "dim": "hidden_size",
@@ -55,7 +55,7 @@ class Family(NamedTuple):
     names: dict[str, str] = {}
     settings: dict[str, str] = {}
     defaults: dict[str, Any] = {}  # of its config.json, where they are not BERT's
-    activation: str = "tanh"  # between the classifier's layers
+    activation: str | None = "tanh"  # between the classifier's layers; None if its config.json says which
     starts_after_pad: bool = False  # whether positions are counted from the padding token's id + 1
     token_types: bool = True
 
@@ -90,6 +90,14 @@ FAMILIES = {
         starts_after_pad=True,
         token_types=False,
     ),
+    "modernbert": Family(
+        "ModernBertForSequenceClassification",
+        "model.",
+        {"head.dense.": "cls.dense.", "head.norm.": "cls.LayerNorm.", "classifier.": "cls.classifier."},
+        {"tok_embeddings.": "word_embeddings.", "norm.": "LayerNorm."},
+        activation=None,
+        token_types=False,
+    ),
 }
 
 
@@ -104,7 +112,7 @@ def as_bert_config(config: dict[str, Any]) -> dict[str, Any]:
         return config
     family = FAMILIES[config.get("model_type") or "bert"]
     config = {**family.defaults, **{family.settings.get(key, key): value for key, value in config.items()}}
-    if family.activation != "tanh":
+    if family.activation not in ("tanh", None):
         config["classifier_activation"] = family.activation
     if family.starts_after_pad:
         config["max_position_embeddings"] = config.get("max_position_embeddings", 512) - _first_position(config)
@@ -165,7 +173,7 @@ def as_library_config(config: dict[str, Any]) -> dict[str, Any]:
     """What the family's own config.json holds; of ours, for a model whose layers are all at full width."""
     family = FAMILIES[config["model_type"]]
     theirs = {ours: name for name, ours in family.settings.items()}
-    left_out = ("sparsity", "sparsity_map", "classifier_activation")
+    left_out = ["sparsity", "sparsity_map", *(["classifier_activation"] if family.activation else [])]
     told = {theirs.get(key, key): value for key, value in config.items() if key not in left_out}
     told["architectures"] = [family.library_class]
     if family.starts_after_pad:

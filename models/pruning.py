@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.encoder import PrunableEncoder
-from models.units import CheckpointError, Units, kept_units
+from models.units import CheckpointError, Units, kept_units, sparsity_of
 
 SPARSITIES = range(0, 100, 10)
 
@@ -61,7 +61,7 @@ def cut(model: PrunableEncoder, sparsity: int) -> PrunableEncoder:
     Raises:
         CheckpointError: the map does not hold the sparsity, or the model is already cut deeper.
     """
-    now = int(getattr(model.config, "sparsity", 0))
+    now = sparsity_of(model.config)
     if sparsity < now:
         raise CheckpointError(f"a model cut at {now} % cannot be cut at {sparsity} %")
     widths = kept_units(model.config, sparsity)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.losses import Loss
-from models.units import CheckpointError, Units
+from models.units import CheckpointError, Units, sparsity_of
 
 logger = logging.getLogger("stark")
 GROUP = 32  # examples whose gradients are averaged before the absolute value: the paper's batch size in scoring
@@ -69,7 +69,7 @@ def normalise(scores: Units) -> Units:
 
 def check_uncut(model: nn.Module) -> None:
     """Raise CheckpointError if units are missing that would have to be scored."""
-    if (sparsity := getattr(model.config, "sparsity", "0")) != "0":
+    if sparsity := sparsity_of(model.config):
         raise CheckpointError(f"{model.name_or_path}: cut at {sparsity} %, expected an uncut model to score")
 
 

@@ -24,6 +24,14 @@ class Units(NamedTuple):
         return Units(*(function(*tensors) for tensors in zip(self, *others, strict=True)))
 
 
+def sparsity_of(config: Any) -> int:
+    """The percentage of units that a model of this configuration has lost; CheckpointError if it is none."""
+    sparsity = str(getattr(config, "sparsity", 0))
+    if not sparsity.isdigit():
+        raise CheckpointError(f"sparsity {sparsity!r} of config.json: expected a percentage")
+    return int(sparsity)
+
+
 def kept_units(config: Any, sparsity: int) -> list[tuple[int, int]]:
     """Heads and neurons left in each layer at a sparsity that the configuration's sparsity map holds.
 

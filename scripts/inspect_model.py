@@ -11,8 +11,8 @@ default place. A length that is more than a model takes is -.
 
 MACs are the products that one example of T tokens takes, by the widths that each layer has, with D hidden size, h heads
 of size s, f neurons, C classes: 3 T D h s for query, key and value, 2 T^2 h s for scores and context, T h s D for the
-output, 2 T D f for the FFN, and D^2 + D C once for the classifier. All tokens count in all layers; the model itself
-spares most of the last one, where only [CLS] is needed.
+output, 2 T D f for the FFN or 3 T D f for ModernBERT's, and D^2 + D C once for the classifier. All tokens count in all
+layers, and see all others; the model itself spares most of the last one, where only [CLS] is needed.
 """
 
 import argparse
@@ -63,12 +63,13 @@ def own_teacher(path: str) -> str | None:
     return teacher if teacher and Path(teacher).is_dir() else None
 
 
-def macs(config: Any, widths: list[tuple[int, int]], length: int) -> int:
-    """Products for one example of so many tokens, as the top of this file has them, by each layer's heads, neurons."""
-    hidden, size = config.hidden_size, config.hidden_size // config.num_attention_heads
-    total = hidden * (hidden + config.num_labels)
-    for heads, neurons in widths:
-        total += length * (4 * hidden * heads * size + 2 * length * heads * size + 2 * hidden * neurons)
+def macs(model: PrunableEncoder, length: int) -> int:
+    """Products for one example of so many tokens, as the top of this file has them."""
+    hidden, size = model.config.hidden_size, model.config.hidden_size // model.config.num_attention_heads
+    total = hidden * (hidden + model.config.num_labels)
+    for layer in model.layers:
+        weights = sum(part.numel() for part in layer.unit_weights())  # each of them is one product a token
+        total += length * (weights + 2 * length * layer.widths[0] * size)
     return total
 
 
@@ -127,7 +128,7 @@ def inspect(path: str, model: PrunableEncoder, repeats: int, device: str) -> dic
     return {
         "path": path,
         "parameters": {"embeddings": embeddings, "others": total - embeddings},
-        "macs": {str(length): macs(config, widths, length) for length in lengths},
+        "macs": {str(length): macs(model, length) for length in lengths},
         "heads": {"left": heads, "of": config.num_attention_heads},
         "neurons": {"left": neurons, "of": config.intermediate_size},
         "latency": timed,

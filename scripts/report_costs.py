@@ -1,13 +1,13 @@
 """What models of scripts/report.py cost: parameters and MACs from config.json alone, speed measured on this machine."""
 
-import argparse
 import functools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from models.units import kept_units
+from models.checkpoint import weightless_model
+from models.units import CheckpointError
 from scripts import export, inspect_model
 from utils.errors import InputError
 from utils.files import has_weights, read_json
@@ -26,27 +26,15 @@ def costs_of(checkpoint: Path) -> Costs | None:
     """By the widths that its config.json gives each layer, with or without weights beside it; None without that file.
 
     Raises:
-        InputError: it lacks a size, or its sparsity map cannot be.
+        InputError: no model can be made of it.
     """
     if not (content := read_json(checkpoint / "config.json")):
         return None
-    config = argparse.Namespace(**{**content, "num_labels": len(content.get("id2label", "01"))})
     try:
-        widths = kept_units(config, int(content.get("sparsity", 0)))
-        return Costs(parameters(config, widths), inspect_model.macs(config, widths, LENGTH))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{checkpoint / 'config.json'}: {error}, expected that of a BERT") from error
-
-
-def parameters(config: Any, widths: list[tuple[int, int]]) -> int:
-    """Of embeddings, layers of so many (heads, neurons), and classifier; every product has a bias."""
-    hidden, size = config.hidden_size, config.hidden_size // config.num_attention_heads
-    tables = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
-    total = hidden * (tables + 2)  # a LayerNorm is two vectors
-    for heads, neurons in widths:
-        attention = 3 * heads * size * (hidden + 1) + hidden * (heads * size + 1)
-        total += attention + neurons * (hidden + 1) + hidden * (neurons + 1) + 4 * hidden
-    return total + hidden * (hidden + 1) + config.num_labels * (hidden + 1)
+        model = weightless_model(content)
+    except CheckpointError as error:
+        raise InputError(f"{checkpoint / 'config.json'}: {error}") from error
+    return Costs(model.num_parameters(), inspect_model.macs(model, LENGTH))
 
 
 def can_be_measured(checkpoint: Path) -> bool:
