@@ -234,7 +234,7 @@ def saved(folder: Path, undisturbed: Path, before: dict[Path, int], overwritten:
             is_new = made.get(path) != before.get(path)
             if path in made and (is_marked and is_new or not overwritten):
                 weights[path] = made[path]
-        elif state_file.exists() and StateFile.of_run(state_file) == run_id(settings):
+        elif state_file.exists() and StateFile.run_id_of(state_file) == run_id(settings):
             log = run_folder / "log.txt"
             updates[log] = torch.load(state_file, weights_only=True)["progress"]["update"]
             logged[log] = len((folder / log).read_text())

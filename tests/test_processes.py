@@ -87,4 +87,4 @@ def test_several_processes_leave_at_once_with_one_line(tmp_path, monkeypatch, be
     assert run.returncode != 0
     assert errors.count("stopped by SIGTERM") == 1
     assert (folder / "log.txt").read_text().endswith("stopped by SIGTERM\n")
-    assert StateFile.of_run(folder / ".ckpt.state") is not None  # whole
+    assert StateFile.run_id_of(folder / ".ckpt.state") is not None  # whole

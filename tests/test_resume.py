@@ -92,9 +92,9 @@ def test_a_damaged_state_is_named_and_a_pickle_is_never_loaded(tmp_path):
 
 def test_a_state_belongs_to_the_run_that_wrote_it(tmp_path):
     path, cpu = tmp_path / ".ckpt.state", torch.device("cpu")
-    assert StateFile.of_run(path) is None
+    assert StateFile.run_id_of(path) is None
     StateFile(path, run_id="one").save({"weight": torch.ones(3)}, cpu)
-    assert StateFile.of_run(path) == "one"
+    assert StateFile.run_id_of(path) == "one"
     torch.manual_seed(5)
     before = torch.get_rng_state()
     assert StateFile(path, run_id="another").load(cpu) is None
@@ -104,7 +104,7 @@ def test_a_state_belongs_to_the_run_that_wrote_it(tmp_path):
     assert not torch.equal(torch.get_rng_state(), before)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InputError, match="cannot be read; --overwrite starts afresh"):
-        StateFile.of_run(path)
+        StateFile.run_id_of(path)
 
 
 def test_a_run_on_the_cpu_leaves_a_gpu_alone(tmp_path, monkeypatch):
