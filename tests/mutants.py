@@ -32,11 +32,12 @@ sys.dont_write_bytecode = True  # a mutant may be as long, and as old, as the fi
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(tempfile.gettempdir(), "stark-mutants")
-PLACES = (
+PATTERNS = (  # files to change by default
     "models/*.py",
     "utils/*.py",
+    "stage.py",
     "run_*.py",
-    *(f"scripts/{name}.py" for name in ("report_data", "sweep*", "submission")),
+    *(f"scripts/{name}.py" for name in ("report_data", "sweep", "sweep_grid", "sweep_jobs", "submission")),
 )
 LONGEST = 20  # seconds that a test may take of a mutant, besides ten times what it took before
 

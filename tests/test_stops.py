@@ -57,7 +57,7 @@ def test_nothing_is_held_against_a_run_that_is_as_it_was(folders):
     stops.check_shown(found, stops.shown(undisturbed))
     at_stop = stops.saved(found, undisturbed, {})
     assert list(at_stop.weights) == [CHECKPOINT]
-    stops.check_kept(found, at_stop)
+    stops.check_not_recomputed(found, at_stop)
     stops.check_end(found, undisturbed)
 
 
@@ -111,10 +111,10 @@ def test_work_that_is_done_again_is_noticed(folders):
     at_stop = stops.saved(found, undisturbed, {})
     os.utime(found / CHECKPOINT / "model.safetensors")
     with pytest.raises(Fault, match="was finished, and was made again"):
-        stops.check_kept(found, at_stop)
+        stops.check_not_recomputed(found, at_stop)
     log = RUN / "log.txt"
     with pytest.raises(Fault, match="saved after update 5, and did not go on from there"):
-        stops.check_kept(found, Saved({}, {log: 5}, {log: 0}))
+        stops.check_not_recomputed(found, Saved({}, {log: 5}, {log: 0}))
 
 
 def test_a_process_stops_itself_where_it_is_told_and_its_state_is_seen(place):

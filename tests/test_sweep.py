@@ -237,11 +237,11 @@ def test_a_job_that_another_process_kept_out_is_judged_by_what_that_one_left(tas
     holder.join()
     # it died: the cell is tried again, once
     assert (judged(teacher), judged(teacher)) == ("waiting", "failed")
-    assert teacher.why == f", see {job.paths.stderr}"
+    assert teacher.reason == f", see {job.paths.stderr}"
     [teacher, *_] = cells_of()
     make(teacher)
     assert judged(teacher) == "done"
-    assert teacher.why == f": finished, but its job left with an error, see {job.paths.stderr}"
+    assert teacher.reason == f": finished, but its job left with an error, see {job.paths.stderr}"
 
 
 def test_a_killed_sweep_makes_what_is_missing_and_names_what_failed(tasks, capsys):

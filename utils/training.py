@@ -1,5 +1,8 @@
 """The training loop of all stages; the loss is an argument.
 
+The order of examples and the dropout depend on the recipe's seed alone, not on what ran before in the process; training
+that is resumed from a saved state ends with the same weights as without the stop.
+
 result = fit(student, train, task_loss, recipe, eval_fn=lambda: evaluate(student, dev, "acc"), selection_metric="acc")
 """
 
@@ -167,14 +170,10 @@ def fit(
 ) -> Result:
     """Train with evaluations at intervals and at the end, and early stopping; the model ends with its best weights.
 
-    The order of examples and the dropout depend on recipe.seed alone, not on what ran before in the process; training
-    that is resumed from a saved state ends with the same weights as without the stop.
-
     Args:
         model: called as model(*batch.inputs) -> logits (B, C).
         examples: the training set, on the model's device.
         loss_fn: (logits, batch) -> (B,).
-        recipe: hyperparameters.
         eval_fn: returns the model's dev metrics.
         selection_metric: the metric by which the best weights are selected.
         train_state: file to save the state in, and to resume from if it exists; None saves nothing.
@@ -188,23 +187,19 @@ def fit(
     schedule = Schedule.of(recipe, len(examples))
     total = schedule.total
 
-    # only embedding rows that occur in the training set are trained; a signal waits for the end of an update, if there
-    # is a file to save the state in
+    # train only embedding rows that occur; let signals wait for the end of an update if there is a state file
     embedding_rows = seen_rows(model, examples.tokens) if recipe.exact_shortcuts else contextlib.nullcontext()
     signals = deferred() if train_state else contextlib.nullcontext(lambda: None)
     with embedding_rows as embedding, signals as stop_signal:
         updater = Updater(model, loss_fn, recipe, total, embedding.decay if embedding else None)
-
-        # resume after the last saved update, if there is one
         progress = _restored(train_state, model, updater) or Progress.begun(schedule, updater.device)
         start = time.perf_counter() - progress.seconds
-        remaining = itertools.islice(_batches(examples, recipe), progress.update, None)
+        remaining = _batches(examples, recipe, start=progress.update)
         bar = log.progress(remaining, total=total, desc="training", unit="update", done=progress.update)
         for ids in bar:
             if progress.is_over(schedule.patience):
                 break
             progress.add(updater.update(examples, ids), time.perf_counter() - start)
-
             # evaluate on dev, and remember the weights if they are the best
             evaluated = progress.update % schedule.interval == 0 or progress.update == total
             if evaluated:
@@ -212,14 +207,12 @@ def fit(
                 bar.set_postfix({name: f"{progress.history[-1][name]:.4f}" for name in ("loss", selection_metric)})
                 if log_metrics and not progress.diverged:
                     log_metrics(progress.history[-1])
-
             # save the state at intervals, and before a signal ends the process
             signum = stop_signal()
             if train_state and (signum or train_state.due(progress.update, evaluated)):
                 train_state.save(_state(progress, model, updater), updater.device)
             if signum:
                 raise Stopped(signum, f"after update {progress.update} of {total}; the same command goes on from there")
-
         if progress.update < total and not progress.diverged:
             logger.info("no better %s for %d updates: stopped early", selection_metric, schedule.patience)
         model.load_state_dict(progress.best_weights)
@@ -230,11 +223,11 @@ def _examples_per_update(recipe: Recipe) -> int:
     return recipe.batch_size * recipe.num_grad_accum_steps * processes.world_size()
 
 
-def _batches(examples: Examples, recipe: Recipe) -> Iterator[Tensor]:
-    """Example ids of each update (n,), of all epochs; their order depends on the seed alone."""
+def _batches(examples: Examples, recipe: Recipe, start: int) -> Iterator[Tensor]:
+    """Example ids (n,) of all updates from number `start` on; their order depends on the seed alone."""
     generator = torch.Generator().manual_seed(recipe.seed)
-    for _ in range(recipe.num_train_epochs):
-        yield from examples.epoch(_examples_per_update(recipe), generator)
+    epochs = (examples.epoch(_examples_per_update(recipe), generator) for _ in range(recipe.num_train_epochs))
+    return itertools.islice(itertools.chain.from_iterable(epochs), start, None)
 
 
 def _state(progress: Progress, model: nn.Module, updater: Updater) -> dict[str, Any]:
