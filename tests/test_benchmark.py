@@ -76,7 +76,7 @@ def test_the_last_line_is_one_json_object(prepared, capsys):
     assert last["flags"] == []
 
 
-def test_what_a_process_says_of_its_memory_counts(prepared, capsys):
+def test_the_peak_of_a_gpu_replaces_that_of_the_process(prepared, capsys):
     _, folder = prepared
     flags = ["--data_dir", str(folder / "data"), "--max_length", "32", "--use_bf16", "--use_cpu"]
     for variant in benchmark.VARIANTS:

@@ -114,7 +114,7 @@ def test_a_linear_layer_takes_the_fast_product_where_there_is_one_and_leaves_the
     assert not is_fast(hidden)
 
 
-def test_without_dropout_training_and_evaluation_say_the_same_and_so_does_the_plain_way():
+def test_without_dropout_training_mode_and_missing_shortcuts_change_no_logit():
     torch.manual_seed(0)
     model = PrunableBert(small_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).eval()
     model.cls[2].p = 0.0

@@ -1,4 +1,4 @@
-"""The five scripts in a row, each finding by default what the last one left."""
+"""The five scripts in a row, each with the outputs of the one before by default."""
 
 import json
 
@@ -127,7 +127,7 @@ def test_a_student_of_other_layers_has_a_folder_of_its_own(workplace):
     assert (workplace / "outputs/stark/layer_dropped/kd_2-0.2_rte_0.5/ckpt").is_dir()
 
 
-def test_every_checkpoint_says_what_it_is_and_curves_go_to_a_tracker(workplace):
+def test_every_checkpoint_has_a_model_card_and_a_tracker_logs_curves(workplace):
     run_distillation.main([*QUICK, *BOTH, "--student_layer", "2", "--report_to", "tensorboard"])
     folder = workplace / "outputs/distil/layer_dropped/kd_2_rte"
     card, metrics = (folder / "ckpt" / "README.md").read_text(), read(folder / "metrics.json")

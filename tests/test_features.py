@@ -1,4 +1,4 @@
-"""What models compute in their layers, and the losses on it, against Hugging Face's BERT and plain loops."""
+"""Features of layers, and the losses between them, against Hugging Face's BERT and plain loops."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, on the file systems there are."""
+"""Atomic writes and locks, also on file systems without locks."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""Compiled code and half precision: what they may change, and what they must not."""
+"""Compiled code and half precision: results are equal, or differ by rounding only."""
 
 import json
 from collections.abc import Iterator

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import refused, write_task
-from test_signals import wait_for
+from conftest import refused, wait_until, write_task
 from two_processes import results
 
 import run_finetuning
@@ -81,7 +80,7 @@ def test_several_processes_leave_at_once_with_one_line(tmp_path, monkeypatch, be
     command = [*TORCHRUN, str(ROOT / "run_finetuning.py"), "--model_path", str(bert_folder), *flags]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     folder = tmp_path / "outputs" / "finetune" / "ft_rte"
-    wait_for(folder / ".ckpt.state")
+    wait_until((folder / ".ckpt.state").exists)
     run.send_signal(signal.SIGTERM)  # which torchrun passes on
     _, errors = run.communicate(timeout=120)
     assert run.returncode != 0

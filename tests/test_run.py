@@ -1,4 +1,4 @@
-"""Output folders: complete or not at all."""
+"""Output folders are written completely or not at all."""
 
 import argparse
 import json

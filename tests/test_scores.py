@@ -56,7 +56,7 @@ def test_any_batching_gives_the_scores_of_the_definition(teacher, dev, batch_siz
 
 
 def bytes_held(shape: tuple[int, ...]) -> int:
-    """Of all tensors alive that end in this shape, with what they are views of."""
+    """Bytes of all live tensors whose last dimensions have this shape, including what they are views of."""
     tensors = [item for item in gc.get_objects() if type(item) is torch.Tensor and item.shape[-2:] == shape]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     return sum(storages.values())
@@ -83,7 +83,7 @@ def test_a_gradient_that_is_not_finite_is_named(teacher, dev):
     assert all(parameter.requires_grad for parameter in teacher.parameters())
 
 
-def test_a_loss_that_moves_no_mask_is_said(teacher, dev, caplog):
+def test_a_loss_that_moves_no_mask_is_logged(teacher, dev, caplog):
     with caplog.at_level("WARNING", logger="stark"):
         mask_gradients(teacher, dev.eval_batches(16), [task_loss])
         assert not caplog.messages
@@ -93,7 +93,7 @@ def test_a_loss_that_moves_no_mask_is_said(teacher, dev, caplog):
 
 
 def with_one_row_of_nan(folder: str, split: str, row: int) -> None:
-    """A row of a split has a word that no other has, and whose embedding is none."""
+    """Give a row of a split a word of its own, whose embedding is NaN."""
     path = Path("datasets/rte", f"{split}.tsv")
     lines = path.read_text().splitlines()
     columns = lines[row].split("\t")

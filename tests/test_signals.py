@@ -1,9 +1,8 @@
-"""Ctrl-C and a cluster's SIGTERM: one line, a status, and nothing lost that was trained."""
+"""Ctrl-C and a cluster's SIGTERM: one line, an exit status, and a saved state of training."""
 
 import contextlib
 import copy
 import json
-import multiprocessing
 import os
 import signal
 import threading
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_config
+from conftest import forked, small_config, wait_until
 from test_training import QUICK, make_examples
 
 import run_finetuning
@@ -33,20 +32,6 @@ def status_of(main) -> int:
     with pytest.raises(SystemExit) as stop:
         main([])
     return stop.value.code
-
-
-def forked(main, *arguments) -> multiprocessing.Process:
-    process = multiprocessing.get_context("fork").Process(target=main, args=arguments)
-    process.start()
-    return process
-
-
-def wait_for(path: Path) -> None:
-    for _ in range(6000):
-        if path.exists():
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"{path} never came")
 
 
 @pytest.fixture
@@ -125,7 +110,7 @@ def test_a_stopped_command_goes_on_as_if_nothing_had_happened(workplace, capfd, 
     run_finetuning.main([*flags, "--output_dir", "undisturbed"])
     capfd.readouterr()
     process, folder = forked(run_finetuning.main, flags), Path("outputs/finetune/ft_rte")
-    wait_for(folder / ".ckpt.state")
+    wait_until((folder / ".ckpt.state").exists)
     os.kill(process.pid, number)
     process.join()
     assert process.exitcode == STATUS[number]
@@ -211,9 +196,9 @@ def test_a_second_signal_leaves_at_once(tmp_path, number):
         (tmp_path / "ended").touch()
 
     process = forked(main, [])
-    wait_for(tmp_path / "ready")
+    wait_until((tmp_path / "ready").exists)
     os.kill(process.pid, signal.SIGINT)
-    wait_for(tmp_path / "noted")
+    wait_until((tmp_path / "noted").exists)
     time.sleep(0.2)  # within a tenth of a second they are one: `timeout` sends each signal twice
     os.kill(process.pid, number)
     process.join()
@@ -221,7 +206,7 @@ def test_a_second_signal_leaves_at_once(tmp_path, number):
     assert not (tmp_path / "ended").exists()
 
 
-def test_a_signal_that_comes_twice_at_once_is_one(tmp_path, capsys):
+def test_two_signals_at_the_same_moment_count_as_one(tmp_path, capsys):
     @entry_point()
     def main(argv):
         with deferred() as stop_signal:
