@@ -40,7 +40,8 @@ from utils.machine import hardware
 from utils.tasks import TASKS, split_path
 from utils.tokenizer import load_tokenizer
 
-EPOCHS, BATCH_SIZE = 10, 16
+EPOCHS = 10
+BATCH_SIZE = 16
 PAPER = ["--pad_to_max_length", "--no_group_by_length", "--no_teacher_cache", "--no_exact_shortcuts"]
 VARIANTS = ("paper", "ours")
 STAGES = ("score", "rewind")
@@ -100,10 +101,14 @@ def rewind(args, folder: Path, variant: str) -> dict[str, float]:
 
     Costs that a run has once, such as reading checkpoints, are left out: over so few updates they would weigh too much.
     """
-    source = "teacher" if args.student_sparsity is None else "pruned"
-    student = ["--student_layer", str(args.student_layer)]
-    if args.student_sparsity is not None:
+    if args.student_sparsity is None:
+        source = "teacher"
+        student = ["--student_layer", str(args.student_layer)]
+    else:
+        source = "pruned"
         student = ["--student_sparsity", str(args.student_sparsity)]
+
+    # run the script
     run_rewinding.main(
         [
             *("--task_name", args.task_name, "--data_dir", str(folder / "data"), "--output_dir", str(folder / variant)),
@@ -114,6 +119,8 @@ def rewind(args, folder: Path, variant: str) -> dict[str, float]:
             *(PAPER if variant == "paper" else []),
         ]
     )
+
+    # read the seconds from its metrics.json
     [path] = (folder / variant).glob("*/*/metrics.json")
     metrics = json.loads(path.read_text())
     results = metrics["sparsity"].values()
@@ -149,11 +156,15 @@ def score(args, folder: Path, variant: str) -> dict[str, float]:
     In float32, as the stage does whatever its precision flags.
     """
     torch.set_float32_matmul_precision("high")  # as in stage.py
-    labels, device = TASKS[args.task_name].labels, device_of(args)
-    teacher, student = (load_model(str(folder / name), labels).to(device) for name in ("teacher", "trial"))
+    labels = TASKS[args.task_name].labels
+    device = device_of(args)
+    teacher = load_model(str(folder / "teacher"), labels).to(device)
+    student = load_model(str(folder / "trial"), labels).to(device)
     tokenizer = load_tokenizer(str(folder / "teacher"))
     dev = load_examples(args.task_name, str(folder / "data"), "dev", tokenizer, args.max_length).to(device)
     losses = [task_loss, teacher_loss(predict(student, dev, GROUP))]
+
+    # time the gradients alone
     start = clock(device)
     if variant == "ours":
         batches = dev.eval_batches(GROUP, window=WINDOW)
@@ -171,6 +182,8 @@ def padded_mask_gradients(model, dev, losses, width: int) -> list[list[torch.Ten
     shapes = [(config.num_hidden_layers, n) for n in (config.num_attention_heads, config.intermediate_size)]
     masks = [torch.ones(shape, device=model.device, requires_grad=True) for shape in shapes]
     total = [[torch.zeros_like(mask) for mask in masks] for _ in losses]
+
+    # |d mean loss / d mask| of each batch, summed
     padded = type(dev)(**{**vars(dev), "pad_to": width})
     for ids in torch.arange(len(dev)).split(GROUP):
         batch = padded.batch(ids)
@@ -234,10 +247,13 @@ def print_medians(args, results: dict) -> None:
     def medians(stage: str, key: str) -> list[float]:
         return [statistics.median(result[key] for result in results[stage, variant]) for variant in VARIANTS]
 
+    # seconds and speedup of each stage
     seconds = {stage: medians(stage, "seconds") for stage in args.stages}
     print(f"\n{'':10}{'paper s':>10}{'ours s':>10}{'speedup':>10}")
     for stage, (paper, ours) in seconds.items():
         print(f"{stage:10}{paper:10.2f}{ours:10.2f}{paper / ours:10.2f}")
+
+    # the same with memory, hardware and flags
     result = {"task_name": args.task_name, "threads": torch.get_num_threads(), "torch": torch.__version__}
     result |= hardware(device_of(args).type) | {"cpu_capability": torch.backends.cpu.get_cpu_capability()}
     result["flags"] = shared_flags(args)

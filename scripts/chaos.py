@@ -135,7 +135,8 @@ def kill_chain(folder: Path, undisturbed: Path, seconds: list[float], limit: int
     truth = stops.shown(undisturbed)
     for command, longest in zip(CHAIN, seconds, strict=True):
         # kill the stage again and again, each time after a random part of its duration
-        weights, status = {}, None
+        weights = {}
+        status = None
         while kills < limit and status is None:
             process = stops.start(folder, command)
             status = process.wait(rng.uniform(0.05, longest))
@@ -244,7 +245,8 @@ def work(root: Path, args: argparse.Namespace) -> int:
 
     # --stops or --all: each in a folder of its own, which stays if there is a fault
     scenarios = {name: prepare(name, chain, root) for name in args.only if args.stops or args.all}
-    start, count = time.monotonic(), 0
+    start = time.monotonic()
+    count = 0
     for index, (name, planned) in enumerate(drawn(scenarios, args, rng)):
         folder = root / f"stop_{index}"
         try:

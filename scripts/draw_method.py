@@ -10,7 +10,8 @@ import argparse
 import random
 from pathlib import Path
 
-WIDTH, HEIGHT = 640, 1010
+WIDTH = 640
+HEIGHT = 1010
 STYLE = """
   text { font: 22px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f2328; }
   .title { font-weight: 600; } .small { font-size: 20px; fill: #59636e; } .middle { text-anchor: middle; }
@@ -95,6 +96,7 @@ def rewinding() -> list[str]:
             arrow(left + 52, 752, left + 52, 792),
             units(left, 808, 3, "student", size=10),
         ]
+    # a frame around the student at 30 %, and the legend
     return [
         *parts,
         '<rect x="178" y="798" width="122" height="58" rx="8" class="best"/>',

@@ -98,8 +98,8 @@ def random_inputs(config: Any, batch: int, length: int, padded: bool = False) ->
     generator = torch.Generator().manual_seed(batch * length)
     lengths = torch.linspace(length, 2, batch).long() if padded else torch.full((batch,), length)
     mask = (torch.arange(length) < lengths[:, None]).long()
-    sizes = (config.vocab_size, max(1, config.type_vocab_size))
-    ids, types = (torch.randint(size, (batch, length), generator=generator) for size in sizes)
+    ids = torch.randint(config.vocab_size, (batch, length), generator=generator)
+    types = torch.randint(max(1, config.type_vocab_size), (batch, length), generator=generator)
     return ids, types, mask
 
 

@@ -197,13 +197,9 @@ def unzip(archive, folder, splits):
 
 def count_rows(path, has_header):
     """Number of rows with all columns of the first line: the official counts leave out broken rows, as QQP has some."""
-    rows, columns = 0, None
     with path.open("rb") as lines:
-        for line in lines:
-            if line.strip(b"\r\n"):
-                tabs = line.count(b"\t")
-                columns = tabs if columns is None else columns
-                rows += tabs >= columns
+        tabs = [line.count(b"\t") for line in lines if line.strip(b"\r\n")]
+    rows = sum(count >= tabs[0] for count in tabs)
     return max(rows - has_header, 0)
 
 

@@ -66,7 +66,8 @@ def default_teacher(path: str) -> str | None:
 
 def macs(model: PrunableBert, length: int) -> int:
     """MACs for one example of `length` tokens, by the formula at the top of this file."""
-    hidden, size = model.config.hidden_size, model.layers[0].self_attention.head_dim
+    hidden = model.config.hidden_size
+    size = model.layers[0].self_attention.head_dim
     total = hidden * (hidden + model.config.num_labels)
     for heads, neurons in export.widths(model):
         total += length * (4 * hidden * heads * size + 2 * length * heads * size + 2 * hidden * neurons)
@@ -165,6 +166,8 @@ def show_latencies(columns: dict[str, dict[str, Any]]) -> None:
     timed = [
         {(row["runtime"], row["batch"], row["length"]): row for row in column["latency"]} for column in columns.values()
     ]
+
+    # a row for each shape at which one of them was timed
     rows = []
     for shape in itertools.product(("torch", "onnxruntime"), BATCHES, LENGTHS):
         latencies_of = [by_shape.get(shape) for by_shape in timed]

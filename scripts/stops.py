@@ -85,11 +85,7 @@ def start(folder: Path, command: Command, stop: Stop | None = None) -> Process:
 
 
 def run(folder: Path, *commands: Command) -> int:
-    """Run stages side by side until they end by themselves; the first one's number of changes of the outputs.
-
-    Raises:
-        Fault: one did not end, or its exit status is not 0.
-    """
+    """Run stages to their end, side by side; the first one's number of changes. Raises Fault if one fails or hangs."""
     started = [start(folder, command) for command in commands]
     for command, process in zip(commands, started, strict=True):
         status = process.wait()
@@ -136,11 +132,7 @@ def _counted(change: Callable, outputs: Path, changes: Any, stop: Stop | None) -
 
 
 def check_whole(folder: Path) -> None:
-    """Check that every file with a final name, one without a dot in front, can be read.
-
-    Raises:
-        Fault: one cannot be read.
-    """
+    """Read every file with a final name, one without a dot in front; raises Fault if one cannot be read."""
     for path in (folder / "outputs").rglob("*"):
         is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if is_hidden or not path.is_file():
@@ -195,7 +187,8 @@ def shown(folder: Path) -> dict[tuple, Any]:
     # beside the checkpoints
     for path in outputs.rglob("metrics.json"):
         if not is_checkpoint(path.parent.name) and not path.parent.name.startswith("."):
-            metrics, seed = read_json(path), read_json(path.with_name("args.json")).get("seed")
+            metrics = read_json(path)
+            seed = read_json(path.with_name("args.json")).get("seed")
             runs = {checkpoint_name(s): row for s, row in metrics.get("sparsity", {}).items()} or {CHECKPOINT: metrics}
             for name, result in runs.items():
                 numbers[str(path.parent.relative_to(folder)), name, seed, "metrics.json"] = result.get("history")
@@ -205,8 +198,7 @@ def shown(folder: Path) -> dict[tuple, Any]:
 def check_shown(folder: Path, truth: dict[tuple, Any]) -> None:
     """Compare all numbers that users see with those of undisturbed runs with the same settings.
 
-    Raises:
-        Fault: a number differs, or there was no run with its settings.
+    Raises Fault if a number differs, or if there was no run with its settings.
     """
     for key, numbers in shown(folder).items():
         if key not in truth or truth[key] != numbers:
@@ -238,10 +230,12 @@ def saved(folder: Path, undisturbed: Path, before: dict[Path, int], overwritten:
         state_file = run.beside(name, "state")
         is_overwriting = any(run.is_being_overwritten(other, settings) for other in overwritten)
         if run.state(name, settings) in (State.FINISHED, State.DIVERGED):
+            # finished, and not about to be overwritten by the command
             is_new = made.get(path) != before.get(path)
             if path in made and (not overwritten or (is_overwriting and is_new)):
                 weights[path] = made[path]
         elif state_file.exists() and StateFile.run_id_of(state_file) == run_id(settings):
+            # in training, with a state that this command has saved
             log = run_folder / "log.txt"
             updates[log] = torch.load(state_file, weights_only=True)["progress"]["update"]
             logged[log] = len((folder / log).read_text())
@@ -251,8 +245,7 @@ def saved(folder: Path, undisturbed: Path, before: dict[Path, int], overwritten:
 def check_not_recomputed(folder: Path, at_stop: Saved) -> None:
     """Check that the resumed command has used the results that were saved at the stop.
 
-    Raises:
-        Fault: weights were written again, or training did not resume from its saved state.
+    Raises Fault if weights were written again, or training did not resume from its saved state.
     """
     made = written(folder)
     for path, written_at in at_stop.weights.items():
@@ -266,10 +259,10 @@ def check_not_recomputed(folder: Path, at_stop: Saved) -> None:
 def check_end(folder: Path, undisturbed: Path) -> None:
     """Compare the outputs of finished commands with those of undisturbed ones.
 
-    Raises:
-        Fault: a metric or a prediction differs, or a hidden file was left over.
+    Raises Fault if a metric or a prediction differs, or a hidden file was left over.
     """
-    actual, expected = results(folder), results(undisturbed)
+    actual = results(folder)
+    expected = results(undisturbed)
     differing = sorted(path for path in {*expected, *actual} if expected.get(path) != actual.get(path))
     if differing:
         raise Fault(f"other results than undisturbed: {', '.join(differing)}")
@@ -298,7 +291,8 @@ def _settings(folder: Path) -> Iterator[tuple[Path, str, dict[str, Any]]]:
     machine = {*versions(), *hardware("cpu")}  # entries of args.json that are no settings
     for path in sorted((folder / "outputs").rglob("metrics.json")):
         if is_checkpoint(path.parent.name):
-            run_folder, name = path.parent.parent, path.parent.name
+            run_folder = path.parent.parent
+            name = path.parent.name
             settings = RunFolder(run_folder).settings(name)
             decisive = {key: value for key, value in settings.items() if key not in machine}
             yield run_folder.relative_to(folder), name, decisive

@@ -51,6 +51,7 @@ def find_files(paths: list[str]) -> dict[str, Path]:
     """
     by_title = {}
     for path in map(Path, paths):
+        # a folder stands for all submission files below it
         if path.is_dir():
             files = [file for title in ROWS for file in sorted(path.rglob(f"{title}.tsv"))]
         elif not path.is_file():
@@ -59,6 +60,8 @@ def find_files(paths: list[str]) -> dict[str, Path]:
             raise InputError(f"{path}: not a name that GLUE knows, expected one of {_names(ROWS)}")
         else:
             files = [path]
+
+        # one file for each task, of a checkpoint that is there
         for file in files:
             other = by_title.setdefault(file.stem, file)
             if other.resolve() != file.resolve():

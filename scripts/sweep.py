@@ -101,6 +101,7 @@ def parse_args(argv=None):
     add("--poll_seconds", type=number(float, 0.1), default=2.0, help="between looks at the jobs (default 2)")
     add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     args = parser.parse_args(argv)
+    # without any student, the layer-dropped one of four layers
     if not args.student_layer and not args.student_sparsity:
         args.student_layer = [4]
     if args.layer_choice != ["first"] and not args.student_layer:
@@ -167,6 +168,8 @@ def _update_from_folder(cell: Cell) -> None:
     if cell.is_elsewhere():
         cell.state = ELSEWHERE
         return
+
+    # done if all checkpoints and the files derived from them are there; failed if the training of one diverged
     folder = RunFolder(cell.folder)
     states = {folder.state(name, cell.settings) for name in cell.names}
     is_made = states <= {State.FINISHED, State.DIVERGED}
@@ -175,6 +178,8 @@ def _update_from_folder(cell: Cell) -> None:
         cell.state = FAILED if diverged else DONE
         cell.reason = f": {diverged}" if diverged else ""
         return
+
+    # refused if anything in the folder was made with other arguments, unless it may be overwritten
     changes = folder.conflicts(cell.settings)
     if changes and not cell.settings["overwrite"]:
         cell.state = REFUSED

@@ -113,14 +113,18 @@ def disturb(folder: Path, undisturbed: Path, seconds: float, limit: int, rng: ra
     """
     folder.mkdir()
     truth = stops.shown(undisturbed)
-    count, weights = 0, {}
+    count = 0
+    weights = {}
     while True:
+        # start the sweep, and wait for a random time, or for its end after the last stop
         sweep = begin(folder, flags)
         try:
             sweep.wait(rng.uniform(1, seconds) if count < limit else None)
             break
         except subprocess.TimeoutExpired:
             pass
+
+        # stop it, and check what is there
         stop(folder, sweep, rng.choice(SWEEP_STOPS))
         count += 1
         stops.check_whole(folder)
@@ -139,11 +143,16 @@ def run(root: Path, limit: int, rng: random.Random, flags: list[str]) -> list[st
         flags: of the stages that train.
     """
     undisturbed = root / "sweep"
-    count, faults = 0, []
+    count = 0
+    faults = []
+
+    # once without a stop, to compare with
     undisturbed.mkdir()
     start = time.monotonic()
     finish(undisturbed, begin(undisturbed, flags))
     seconds = time.monotonic() - start
+
+    # then with stops, each sweep in a folder of its own, which stays if there is a fault
     while count < limit and not faults:
         folder = root / f"sweep_{count}"
         try:

@@ -58,6 +58,8 @@ def argument_parser(doc: str, stage: str, model_types: tuple[str, ...]) -> Parse
     """
     parser = Parser(doc)
     parser.set_defaults(stage=stage)
+
+    # which examples
     add = parser.add_argument_group("task and data").add_argument
     add("--task_name", choices=tuple(TASKS), default="rte", help="GLUE task")
     add("--data_dir", default="datasets", help="folder that holds the tasks' folders of TSV files")
@@ -69,6 +71,8 @@ def argument_parser(doc: str, stage: str, model_types: tuple[str, ...]) -> Parse
     text = "what selects and scores: dev, as in the paper, or a fixed half of it; the other reports"
     add("--selection_split", choices=("dev", "half"), default="dev", help=text)
     add("--per_device_eval_batch_size", type=COUNT, default=32, help="examples")
+
+    # what computes, where, and how precisely
     add = parser.add_argument_group("model and machine").add_argument
     add("--model_type", choices=model_types, default=model_types[0], help="ft: task loss, kd: distillation")
     add("--seed", type=number(int, 0, 2**32 - 1), default=Recipe().seed, help="of all random choices")
@@ -82,6 +86,8 @@ def argument_parser(doc: str, stage: str, model_types: tuple[str, ...]) -> Parse
         add("--output_dir", default=output_dir(stage), help="folder that holds the runs' folders")
     add("--overwrite", action="store_true", help="start afresh in a folder that holds a run (default go on)")
     add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
+
+    # switches back to the paper's code
     add = parser.add_argument_group("slower, as in the paper's code").add_argument
     add("--pad_to_max_length", action="store_true", help="pad all batches to --max_length (default: to their longest)")
     add("--no_group_by_length", action="store_true", help="batches of any lengths (default: of similar lengths)")

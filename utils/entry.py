@@ -49,6 +49,7 @@ def entry_point(*user_errors: type[Exception]) -> Callable[[Callable], Callable]
                     log.last_line(str(stopped) or "stopped")
                     sys.exit(getattr(stopped, "status", 130))
                 except (*known_errors, RuntimeError) as error:
+                    # out of memory is a plain RuntimeError in some libraries
                     is_known = isinstance(error, known_errors) or any(part in str(error) for part in OUT_OF_MEMORY)
                     if not is_known:
                         raise  # a bug

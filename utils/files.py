@@ -40,12 +40,15 @@ def written_beside(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written; the message names `path` and the reason, such as a full disk.
     """
-    beside, old = (path.with_name(f".{path.name}.{suffix}") for suffix in ("part", "old"))
+    beside = path.with_name(f".{path.name}.part")
+    old = path.with_name(f".{path.name}.old")
     _remove(beside)
     try:
         yield beside
+        # all content must be on the disk before its name is
         for part in (beside, *beside.rglob("*")):
             _flush(part)
+        # the old folder stays until the new one can be renamed into its place
         if beside.is_dir() and os.path.lexists(path):
             recover(path)
             path.rename(old)

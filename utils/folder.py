@@ -89,10 +89,12 @@ class RunFolder:
         Args:
             settings: only checkpoints made with these settings; None for all.
         """
-        results = {name: result for name in self.names() if (result := self.result(name))}
-        if settings is None:
-            return results
-        return {name: result for name, result in results.items() if not differences(self.settings(name), settings)}
+        results = {name: self.result(name) for name in self.names()}
+        return {
+            name: result
+            for name, result in results.items()
+            if result and (settings is None or not differences(self.settings(name), settings))
+        }
 
     def state(self, name: str, settings: dict[str, Any]) -> State:
         """State of a checkpoint, as a run with these settings sees it."""
@@ -112,7 +114,8 @@ class RunFolder:
     def conflicts(self, settings: dict[str, Any]) -> list[str]:
         """How the first checkpoint with other settings differs from these, in words; [] if there is none."""
         for name in self.names():
-            if changes := self._changes(name, settings):
+            changes = self._changes(name, settings)
+            if changes:
                 return changes
         # all checkpoints may have been deleted, and the metrics beside them be all that is left
         before = read_json(self.path / SETTINGS)
@@ -228,7 +231,8 @@ def refuse_other_rows(args: argparse.Namespace, settings: dict[str, Any]) -> Non
     for flag, path in vars(args).items():
         if not flag.endswith("model_path"):
             continue
-        if changes := other_rows(checkpoint_settings(path), settings):
+        changes = other_rows(checkpoint_settings(path), settings)
+        if changes:
             raise InputError(
                 f"--{flag} {path}: chosen and measured on other rows of dev: {'; '.join(changes)}; "
                 "all stages of a chain take the same"

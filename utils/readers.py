@@ -115,7 +115,8 @@ def _columns(path: Path, task_name: str, split: str, head: tuple[int, list[str]]
     has_header = task.header or split == "test"
 
     # by name, in any order; columns that the task does not need are ignored
-    if positions := find_columns(row, needed, SYNONYMS):
+    positions = find_columns(row, needed, SYNONYMS)
+    if positions:
         if row != official:
             used = listed([row[column] for column in positions])
             others = listed([name for column, name in enumerate(row) if column not in positions])
@@ -130,7 +131,8 @@ def _columns(path: Path, task_name: str, split: str, head: tuple[int, list[str]]
         return Columns([3], 1, len(row), mark=2, first_row=True)
 
     # not a file of this task
-    if kind := other_kind(row):
+    kind = other_kind(row)
+    if kind:
         raise InputError(f"{path}: {kind}, expected a file with the columns {listed(official)}")
     by_name = ", ".join(name for name in official if SYNONYMS.get(name, name) in needed)
     layout = f"in any order, but {by_name} by name, once each"

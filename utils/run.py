@@ -52,15 +52,21 @@ class Run:
         self.folder = RunFolder(folder)
         self.names = [CHECKPOINT]  # names of the checkpoints that this run makes
         self.script = script_name(args.stage)
+
+        # times and facts for the results
         self.has_started = False
         self.start_time = time.perf_counter()
         self.saved_time = self.start_time  # of the checkpoint before
         self.facts: dict[str, Any] = {}  # utils.metrics.baseline of the rows that results are reported on
+
+        # from here on errors and warnings are logged
         log.start()
         self.device = processes.start(args.use_cpu)
         set_seed(args.seed)
         if processes.world_size() > 1 and "num_train_epochs" not in args:
             raise InputError(f"{self.script}: runs on one process, found {processes.world_size()}: no torchrun")
+
+        # settings that contradict the folder or the checkpoints that are read
         self.settings = settings(args)
         self.tracker = Tracker(getattr(args, "report_to", "none"))
         refuse_other_rows(args, self.settings)

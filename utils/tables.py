@@ -31,7 +31,8 @@ def footnotes(results: dict[str, dict[str, Any]]) -> Iterator[str]:
         share = f", {100 * first['commoner_share']:.2f} % of them {commoner}" if commoner else ""
         yield f"metrics are of {first['rows']} rows{share}"
     for name, result in results.items():
-        if answer := result.get("only_answer"):
+        answer = result.get("only_answer")
+        if answer:
             yield f"{name} answers {answer} to every row"
 
 

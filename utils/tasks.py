@@ -51,13 +51,20 @@ class Task(NamedTuple):
 
 SCORE_RANGE = (0, 5)  # of labels and predictions of regression
 
-ENTAILMENT, NLI = ("not_entailment", "entailment"), ("contradiction", "neutral", "entailment")
-EQUIVALENT, DUPLICATE = ("not_equivalent", "equivalent"), ("not_duplicate", "duplicate")
-ACCEPTABLE, SENTIMENT = ("unacceptable", "acceptable"), ("negative", "positive")
+# labels in the order of the class ids
+ENTAILMENT = ("not_entailment", "entailment")
+NLI = ("contradiction", "neutral", "entailment")
+EQUIVALENT = ("not_equivalent", "equivalent")
+DUPLICATE = ("not_duplicate", "duplicate")
+ACCEPTABLE = ("unacceptable", "acceptable")
+SENTIMENT = ("negative", "positive")
 BINARY = ("0", "1")
+# columns of text
 PAIR = ("sentence1", "sentence2")
 QUESTIONS = ("question1", "question2")
-MEDIUM, LARGE = Sizes(32, num_train_epochs=5), Sizes(32, num_train_epochs=3)
+# sizes of training
+MEDIUM = Sizes(32, num_train_epochs=5)
+LARGE = Sizes(32, num_train_epochs=3)
 TASKS = {
     "rte": Task("RTE", ENTAILMENT, "acc", PAIR, rows=(2490, 277, 3000)),
     "mrpc": Task("MRPC", EQUIVALENT, "acc_and_f1", PAIR, BINARY, rows=(3668, 408, 1725)),

@@ -106,6 +106,8 @@ class Progress:
             self.diverged = str(error)
             logger.error("stopped, keeping the weights of update %d: %s", self.best_update, error)
             return
+
+        # an entry of the history, and a copy of the weights if there are none better
         self.losses.zero_()
         epoch = round(self.update / schedule.updates_per_epoch, 3)
         self.history.append({"update": self.update, "epoch": epoch, "loss": loss, **metrics})
