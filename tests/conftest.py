@@ -69,7 +69,8 @@ def write_task(folder: Path, task: str, sizes: tuple[int, int, int] = (50, 21, 9
         header = HEADERS[task]
         lines = [header if split != "test" else header.rsplit("\t", 1)[0]]
         for index in range(size):
-            first, same = sentence(rng, rng.randint(2, 12)), rng.random() < 0.5
+            first = sentence(rng, rng.randint(2, 12))
+            same = rng.random() < 0.5
             second = first.split()[0] if same else sentence(rng, 1)
             label = ("entailment" if same else "not_entailment") if task == "rte" else f"{4 * same + rng.random():.3f}"
             columns = [str(index), *["x"] * (6 if task == "stsb" else 0), first, second]

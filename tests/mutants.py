@@ -67,7 +67,10 @@ class Observe:
     options = ()
 
     def __init__(self, tree: Path, target: Path):
-        self.tree, self.target, self.lines_by_test, self.failed = f"{tree}/", target, {}, set()
+        self.tree = f"{tree}/"
+        self.target = target
+        self.lines_by_test = {}
+        self.failed = set()
         self.started: list[str] = []
 
     def pytest_sessionstart(self):
@@ -79,7 +82,8 @@ class Observe:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item):
-        ran, start = set(), time.perf_counter()
+        ran = set()
+        start = time.perf_counter()
         self.started.clear()
 
         def in_function(frame, event, _):
@@ -156,7 +160,8 @@ def forked(tree: Path, files: set[str], plugin: object, log: Path) -> int:
 
 def pool(jobs: int, work: Iterator[tuple[object, Callable[[Path], int], float]]) -> Iterator[tuple[object, int]]:
     """Run processes, `jobs` at once; name and exit status of each, -1 if it had to be killed."""
-    trees, running = [copied(f"tree{index}") for index in range(jobs)], {}
+    trees = [copied(f"tree{index}") for index in range(jobs)]
+    running = {}
     waiting = iter(work)
     while True:
         while trees and (following := next(waiting, None)):
@@ -232,7 +237,8 @@ def main() -> None:
         drawn = [m for o in args.only for m in mutants_of(ROOT, o.split(":")[0]) if m.line == int(o.split(":")[1])]
 
     import_libraries()
-    lines_by_test, survivors = coverage(args.jobs), []
+    lines_by_test = coverage(args.jobs)
+    survivors = []
 
     def work():
         for mutant in drawn:

@@ -117,7 +117,8 @@ def walk(node: ast.AST, lines: range | None = None, inside: bool = False) -> Ite
         if name in ("annotation", "returns", "decorator_list"):
             continue
         if isinstance(node, ast.FunctionDef):  # defaults belong to the tests that run its body
-            inside, lines = name == "body", range(node.body[0].lineno, node.end_lineno + 1)
+            inside = name == "body"
+            lines = range(node.body[0].lineno, node.end_lineno + 1)
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST):
                 yield from walk(child, lines, inside)

@@ -36,7 +36,7 @@ from utils.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parent.parent
 aten = torch.ops.aten
-READS = {aten._local_scalar_dense, aten.equal}  # the CPU asks for a value
+READS = {aten._local_scalar_dense, aten.equal}  # the CPU reads a value
 SIZES = {aten.nonzero, aten.masked_select, aten._unique2, aten.unique_dim, aten.unique_consecutive, aten.bincount}
 COPIES = {aten.copy_, aten._to_copy}
 INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
@@ -83,7 +83,8 @@ class Watch(TorchDispatchMode):
     waits: Counter  # function of the project -> how often it made the CPU wait for the device
 
     def __enter__(self):
-        Watch.launches, Watch.waits = 0, Counter()
+        Watch.launches = 0
+        Watch.waits = Counter()
         return super().__enter__()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -148,7 +149,8 @@ def waiting_function() -> str:
     """The innermost function of the project that is running; the backward pass has threads of its own."""
     frame = sys._getframe()
     while frame:
-        path, name = Path(frame.f_code.co_filename), frame.f_code.co_name
+        path = Path(frame.f_code.co_filename)
+        name = frame.f_code.co_name
         if ROOT in path.parents and path.parent.name != "tests" and not name.startswith("<"):
             return f"{path.stem}.{name}"
         frame = frame.f_back

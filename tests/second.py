@@ -37,7 +37,8 @@ class Rows:
 
     def __getitem__(self, which) -> "Rows":
         part = object.__new__(Rows)
-        part.labels, part.inputs = self.labels[which], {name: value[which] for name, value in self.inputs.items()}
+        part.labels = self.labels[which]
+        part.inputs = {name: value[which] for name, value in self.inputs.items()}
         return part
 
 
@@ -62,7 +63,8 @@ def cut(model: BertForSequenceClassification, head: dict, neuron: dict) -> None:
     """Set the output weights of the last units of each layer to 0, neurons in multiples of 8."""
     size = model.config.hidden_size // model.config.num_attention_heads
     for index, layer in enumerate(model.bert.encoder.layer):
-        heads, neurons = head.get(str(index), 0), 8 * round(neuron.get(str(index), 0) / 8)
+        heads = head.get(str(index), 0)
+        neurons = 8 * round(neuron.get(str(index), 0) / 8)
         for matrix, gone in ((layer.attention.output.dense, heads * size), (layer.output.dense, neurons)):
             matrix.weight[:, matrix.in_features - gone :] = 0
 
@@ -122,7 +124,8 @@ def train(
     """Make updates of AdamW, each over all rows; the mean loss over the updates."""
     matrices, vectors = ([p for p in model.parameters() if (p.ndim > 1) == wanted] for wanted in (True, False))
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer, losses = torch.optim.AdamW(groups, eps=1e-6), []
+    optimizer = torch.optim.AdamW(groups, eps=1e-6)
+    losses = []
     for update in range(updates):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * schedule(scheduler, update, updates, warmup)

@@ -18,7 +18,8 @@ from utils.tokenizer import load_tokenizer
 def prepared(tmp_path, bert_folder):
     data = write_task(tmp_path / "datasets", "rte", sizes=(50, 40, 9))
     flags = ["--data_dir", str(data), "--model_path", str(bert_folder), "--student_layer", "2", "--updates", "10"]
-    args, folder = benchmark.parse_args([*flags, "--max_length", "32"]), tmp_path / "benchmark"
+    args = benchmark.parse_args([*flags, "--max_length", "32"])
+    folder = tmp_path / "benchmark"
     folder.mkdir()
     benchmark.prepare(args, folder)
     return args, folder

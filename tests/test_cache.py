@@ -38,7 +38,8 @@ def test_the_second_time_tokens_come_from_the_cache(data, tokenizer, token_cache
 
 
 def test_a_changed_file_is_never_served_from_the_cache(data, tokenizer):
-    first, path = load(data, tokenizer), data / "rte" / "dev.tsv"
+    first = load(data, tokenizer)
+    path = data / "rte" / "dev.tsv"
     stamp = path.stat()
     text = path.read_text()
     path.write_text(text.replace(" w1", " w2"))

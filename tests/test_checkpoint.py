@@ -106,7 +106,8 @@ def test_a_classifier_of_another_size_is_refused(teacher_folder):
 
 def test_labels_in_another_order_are_mapped_by_name(tmp_path):
     torch.manual_seed(0)
-    labels, batch = ("contradiction", "neutral", "entailment"), random_batch(small_config())
+    labels = ("contradiction", "neutral", "entailment")
+    batch = random_batch(small_config())
     model = PrunableBert(small_config(id2label={0: "entailment", 1: "contradiction", 2: "neutral"})).eval()
     model.save_pretrained(tmp_path)
     expected = model(*batch)[:, [1, 2, 0]]  # three in a ring, which is not its own inverse

@@ -130,7 +130,9 @@ class Handler(BaseHTTPRequestHandler):
 def server():
     web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     web.content = {address: archive(*members) for address, members in MEMBERS.items()} | MRPC_TEXTS
-    web.faults, web.requests, web.ranges = {}, [], True
+    web.faults = {}
+    web.requests = []
+    web.ranges = True
     thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield web

@@ -157,7 +157,8 @@ def test_a_checkpoint_trained_from_an_export_is_not_replaced(workplace, monkeypa
 def test_an_export_is_a_teacher_with_the_same_logits():
     model = write_model(Path("ckpt"), **RTE)
     export.main(["--model_path", "ckpt", "--format", "huggingface"])
-    batch, labels = random_batch(model.config), ("entailment", "not_entailment")
+    batch = random_batch(model.config)
+    labels = ("entailment", "not_entailment")
     with torch.inference_mode():
         again = load_model("huggingface", labels).eval()(*batch)
     torch.testing.assert_close(again, model(*batch).flip(-1), atol=1e-6, rtol=1e-5)

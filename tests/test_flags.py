@@ -164,7 +164,8 @@ def trained(
     """Mean loss, and all weights afterwards and before, by the second implementation."""
     recipe = {"updates": 6, "learning_rate": 1e-3, **recipe}
     train = rows("train", data, task, recipe.pop("max_length", 40))[: recipe.pop("first", None)]
-    student, target = model(start, layers), second.logits_of(model(teacher, sparsity=sparsity), train).detach()
+    student = model(start, layers)
+    target = second.logits_of(model(teacher, sparsity=sparsity), train).detach()
     shares = {name: recipe.pop(name) for name in ("temperature", "alpha") if name in recipe}
     loss = functools.partial(second.distillation_loss, teacher=target, labels=train.labels, **shares)
     if recipe.pop("loss", None) == "task":
@@ -227,7 +228,8 @@ covered.update(
 
 @pytest.mark.parametrize(("flags", "changes"), TRAINING, ids=lambda value: " ".join(value) if value else None)
 def test_training_is_that_of_the_second_implementation(run, flags, changes):
-    done, (loss, after, before) = run("distillation", *flags), trained(**changes)
+    done = run("distillation", *flags)
+    (loss, after, before) = trained(**changes)
     assert done.metrics["history"][-1]["loss"] == pytest.approx(loss, rel=1e-5)
     assert (done.weights() - after).norm() < 1e-3 * (after - before).norm()
     if changes:
@@ -238,7 +240,8 @@ def test_training_is_that_of_the_second_implementation(run, flags, changes):
 
 @pytest.mark.parametrize("flags", WITHOUT_EFFECT, ids=" ".join)
 def test_flags_that_change_only_how_it_is_computed_change_no_weight(run, flags):
-    done, (loss, after, before) = run("distillation", *flags), trained()
+    done = run("distillation", *flags)
+    (loss, after, before) = trained()
     assert done.metrics["history"][-1]["loss"] == pytest.approx(loss, rel=1e-5)
     assert (done.weights() - after).norm() < 1e-3 * (after - before).norm()
 
@@ -254,7 +257,8 @@ def test_those_flags_do_change_how_it_is_computed(run):
     assert {shape[0] for shape in run("distillation", "--per_device_eval_batch_size", "7").shapes(False)} == {7, 5, 3}
     padded = run("distillation", "--pad_to_max_length")
     assert {shape[1] for shape in padded.shapes(True) + padded.shapes(False)} == {40}
-    ungrouped, lengths = run("distillation", "--no_group_by_length"), rows("dev").inputs["attention_mask"].sum(1)
+    ungrouped = run("distillation", "--no_group_by_length")
+    lengths = rows("dev").inputs["attention_mask"].sum(1)
     assert ungrouped.shapes(training=False)[:2] == [(32, lengths[:32].max()), (8, lengths[32:].max())]
     ordered = lengths.sort(descending=True).values
     assert default.shapes(training=False)[:2] == [(32, ordered[0]), (8, ordered[32])]
@@ -267,7 +271,7 @@ def test_those_flags_do_change_how_it_is_computed(run):
 def test_half_precision_rounds_as_its_type_does(run):
     """bfloat16 keeps 8 bits of a number, float16 11."""
     exact = run("pruning").scores["neuron_expressive"]
-    for flag in ("--use_bf16", "--use_fp16"):  # scores are float32's whatever the flags say
+    for flag in ("--use_bf16", "--use_fp16"):  # scores are float32's whatever the flags
         assert torch.equal(run("pruning", flag).scores["neuron_expressive"], exact)
     loss, after, before = trained()
     for flag, low, high in (("--use_bf16", 1e-2, 0.6), ("--use_fp16", 1e-3, 0.2)):
@@ -327,7 +331,9 @@ def test_evaluations_and_patience(run):
     ],
 )
 def test_when_the_state_is_saved(run, monkeypatch, flags, updates):
-    saved, calls, save = [], [], torch.save
+    saved = []
+    calls = []
+    save = torch.save
     monkeypatch.setattr("time.monotonic", lambda: 25.0 * sum(training for name, training, _ in calls if name[0] == "P"))
     monkeypatch.setattr(
         torch, "save", lambda state, path: (saved.append(state["progress"]["update"]), save(state, path))
@@ -350,7 +356,9 @@ def test_overwriting_starts_afresh_and_the_same_command_goes_on(run, monkeypatch
             raise Stopped
         return save(state, path)
 
-    save, calls, argv = torch.save, [], [*DEFAULTS["distillation"], "--output_dir", str(tmp_path)]
+    save = torch.save
+    calls = []
+    argv = [*DEFAULTS["distillation"], "--output_dir", str(tmp_path)]
     monkeypatch.setattr(torch, "save", stop)
     with pytest.raises(Stopped):
         run_distillation.main([*argv, "--save_interval", "2"])
@@ -367,7 +375,8 @@ def test_the_selection_metric_selects(run):
     flags = [*SCORER, "--student_layer", "3", "--log_interval", "1", "--num_train_epochs", "14"]
     flags += ["--num_patience_epochs", "0"]
     runs = {name: run("distillation", *flags, "--selection_metric", name) for name in ("pearson_corr", "spearman_corr")}
-    runs["corr"], labels = run("distillation", *flags), rows("dev", task="stsb").labels
+    runs["corr"] = run("distillation", *flags)
+    labels = rows("dev", task="stsb").labels
     for name, done in runs.items():
         best = max(done.metrics["history"], key=lambda entry: entry[name])
         assert done.metrics["best_update"] == best["update"]
@@ -379,7 +388,10 @@ def test_the_selection_metric_selects(run):
 
 @covers("--selection_split", "--max_eval_examples", "--do_test")
 def test_rows_that_select_rows_that_report_and_the_test_set(run):
-    dev, half, student, teacher = rows("dev"), ["--selection_split", "half"], model(layers=(0, 1)), model()
+    dev = rows("dev")
+    half = ["--selection_split", "half"]
+    student = model(layers=(0, 1))
+    teacher = model()
     for seed in ("1", "2"):  # which rows these are does not depend on it
         metrics = run("distillation", *NO_LEARNING, *half, "--seed", seed).metrics
         assert metrics["dev"]["acc"] == pytest.approx(second.accuracy(student, dev[DEV_SELECT]))
@@ -438,7 +450,8 @@ def scored(
 
 @pytest.mark.parametrize(("flags", "changes"), SCORING, ids=lambda value: " ".join(value) if value else None)
 def test_scores_are_those_of_the_second_implementation(run, flags, changes):
-    done, (expressive, friendly, _, losses) = run("sparsification", *flags), scored(**changes)
+    done = run("sparsification", *flags)
+    (expressive, friendly, _, losses) = scored(**changes)
     scores = done.scores
     split = changes.get("split", "dev")
     for index, kind in enumerate(("head", "neuron")):
@@ -460,7 +473,8 @@ def test_scores_are_those_of_the_second_implementation(run, flags, changes):
 
 @pytest.mark.parametrize("flags", SCORING_WITHOUT_EFFECT, ids=" ".join)
 def test_flags_that_change_only_how_scores_are_computed_change_no_score(run, flags):
-    done, (expressive, _, losses, _) = run("pruning", *flags), scored()
+    done = run("pruning", *flags)
+    (expressive, _, losses, _) = scored()
     for kind, wanted in zip(("head", "neuron"), expressive, strict=True):
         torch.testing.assert_close(done.scores[f"{kind}_expressive"], wanted, atol=1e-5, rtol=1e-4)
     assert done.metrics["task_loss_per_dev_batch"] == pytest.approx(losses, rel=1e-5)
@@ -478,7 +492,8 @@ def test_scores_of_another_model_and_an_alpha_of_0(run):
 @covers("--lam", "--score")
 def test_lam_and_score_choose_what_sorts_the_units(run):
     stage_2 = run("pruning").scores
-    weights, names = load_file("teacher/model.safetensors"), ("head", "neuron")
+    weights = load_file("teacher/model.safetensors")
+    names = ("head", "neuron")
     runs = {("knowledgeable", lam): run("sparsification", "--lam", str(lam)) for lam in (0, 0.3, 1)}
     for score in ("expressive", "friendly", "random", "magnitude"):
         runs[score, None] = run("sparsification", "--score", score)
@@ -526,7 +541,8 @@ def test_teachers_and_students_are_cut_at_their_sparsity(run):
             assert (done.weights(f"ckpt_{sparsity}") - after).norm() < 1e-3 * (after - before).norm()
             accuracy = second.accuracy(model(sparse, sparsity=sparsity), rows("dev"))
             assert result["teacher"]["acc"] == pytest.approx(accuracy)
-    pruned, train = str(run("pruning").folder / "ckpt"), rows("train")
+    pruned = str(run("pruning").folder / "ckpt")
+    train = rows("train")
     ours, theirs = (second.logits_of(m, train) for m in (model(pruned, sparsity=50), model()))
     done = run("distillation", *NO_LEARNING, "--student_model_path", pruned, "--student_sparsity", "50")
     loss = second.distillation_loss(ours, theirs, train.labels).mean().item()
@@ -572,7 +588,8 @@ def test_the_table_that_is_printed_is_the_result(run):
         by_sparsity = run(stage).metrics["sparsity"]
         cells = [[str(s), f"{by_sparsity[str(s)]['acc']:.4f}"] for s in range(0, 100, 10)]
         assert printed(run(stage)) == [["sparsity", "acc"], *cells]
-    flags, metrics = [*NO_LEARNING, "--seed", "1"], run("finetuning", *NO_LEARNING, "--seed", "1").metrics
+    flags = [*NO_LEARNING, "--seed", "1"]
+    metrics = run("finetuning", *NO_LEARNING, "--seed", "1").metrics
     cells = [str(metrics["best_update"]), f"{metrics['report']['acc']:.4f}"]
     assert printed(run("finetuning", *flags)) == [["update", "acc"], cells]
     metrics = run("distillation").metrics

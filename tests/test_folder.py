@@ -81,7 +81,8 @@ def test_rewinds_that_never_reached_the_table_reach_it_without_training(rewind):
     rewind("0")
     before = (REWIND / "metrics.json").read_bytes()
     rewind("50")
-    whole, made = read(REWIND / "metrics.json"), weights_made(REWIND)
+    whole = read(REWIND / "metrics.json")
+    made = weights_made(REWIND)
     assert list(whole["sparsity"]) == ["0", "50"]
     (REWIND / "metrics.json").write_bytes(before)  # as a kill after the checkpoint leaves it
     rewind("50")
@@ -122,7 +123,8 @@ def test_the_test_set_is_predicted_afterwards_without_training(workplace, kind):
     made = weights_made(folder)
     assert not (folder / "RTE.tsv").exists()
     run("--do_test")
-    predictions, metrics = (folder / "RTE.tsv").read_text(), read(folder / "metrics.json")
+    predictions = (folder / "RTE.tsv").read_text()
+    metrics = read(folder / "metrics.json")
     assert len(predictions.splitlines()) == 10
     # killed while predicting: the file, or metrics.json's word on it, is not there yet
     (folder / "RTE.tsv").unlink()
@@ -214,7 +216,8 @@ def test_a_table_shows_no_checkpoint_of_other_settings_even_if_it_is_not_stale(r
 
 def test_what_stops_left_beside_a_finished_checkpoint_goes_without_training(workplace):
     run_distillation.main([*FLAGS, *PATHS])
-    made, names = weights_made(TRIAL), sorted(path.name for path in TRIAL.iterdir())
+    made = weights_made(TRIAL)
+    names = sorted(path.name for path in TRIAL.iterdir())
     shutil.copytree(TRIAL / "ckpt", TRIAL / ".ckpt.old")  # replaced, and killed before the old one was removed
     for kind in ("state", "lock"):
         (TRIAL / f".ckpt.{kind}").write_bytes(b"left")
@@ -315,7 +318,8 @@ def test_a_diverged_sparsity_does_not_fail_the_others(rewind, capsys):
 
 def test_the_report_draws_the_teacher_that_was_read_and_no_other(rewind, monkeypatch):
     rewind("0")
-    run, settings = REWIND.resolve(), RunFolder(REWIND).settings("ckpt_0")
+    run = REWIND.resolve()
+    settings = RunFolder(REWIND).settings("ckpt_0")
     teacher = Path(SPARSE[1]).resolve()
     assert data.sparse_teacher(run, settings) == teacher
     Path("elsewhere").mkdir()

@@ -222,7 +222,7 @@ MULTINLI = (  # as New York University gives it out
     "\tpromptID\tpairID\tgenre\tlabel1\tlabel2\tlabel3\tlabel4\tlabel5"
 )
 SNLI_HEAD = MNLI_HEAD.replace("promptID", "captionID").replace("\tgenre", "")
-BY_NAME = {  # task, lines of its train file, first, second, labels, what is said to be left out
+BY_NAME = {  # task, lines of its train file, first, second, labels, the columns in the warning as left out
     "a data frame's": (
         "rte",
         ["sentence1\tsentence2\tlabel", "a\tb\tentailment", "c\td\tnot_entailment"],

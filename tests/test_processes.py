@@ -34,7 +34,8 @@ def test_two_processes_train_and_predict_like_one(tmp_path, bert_folder, tokeniz
     done = run_on_two(str(script), str(bert_folder), str(result), str(tmp_path / "datasets"))
     assert done.returncode != 0  # of its last line
     assert "runs on one process, found 2: no torchrun" in done.stderr
-    found, wanted = json.loads(result.read_text()), results(tokenizer)
+    found = json.loads(result.read_text())
+    wanted = results(tokenizer)
     assert found[0] == found[1]  # both know all of it
     assert (found[0]["broadcast"], found[0]["sum"]) == (0, 3)
     for ours, alone in zip(found[0]["logits"], found[1]["logits"], strict=True):

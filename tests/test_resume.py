@@ -91,7 +91,8 @@ def test_a_damaged_state_is_named_and_a_pickle_is_never_loaded(tmp_path):
 
 
 def test_a_state_belongs_to_the_run_that_wrote_it(tmp_path):
-    path, cpu = tmp_path / ".ckpt.state", torch.device("cpu")
+    path = tmp_path / ".ckpt.state"
+    cpu = torch.device("cpu")
     assert StateFile.run_id_of(path) is None
     StateFile(path, run_id="one").save({"weight": torch.ones(3)}, cpu)
     assert StateFile.run_id_of(path) == "one"
@@ -109,7 +110,7 @@ def test_a_state_belongs_to_the_run_that_wrote_it(tmp_path):
 
 def test_a_run_on_the_cpu_leaves_a_gpu_alone(tmp_path, monkeypatch):
     def touched(*_):
-        raise AssertionError("a run with --use_cpu has asked the GPU for something")
+        raise AssertionError("a run with --use_cpu has called the GPU")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_rng_state", touched)

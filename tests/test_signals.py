@@ -43,7 +43,8 @@ def model():
 @both_signals
 @pytest.mark.parametrize("stop", [1, 3, 9])  # the third is evaluated, the ninth is the last
 def test_training_finishes_its_update_saves_and_goes_on_from_there(tmp_path, capsys, model, tokenizer, number, stop):
-    examples, made = make_examples(tokenizer, 21), []
+    examples = make_examples(tokenizer, 21)
+    made = []
 
     def train(model, saved=None, stop=None):
         def loss(logits, batch):
@@ -82,7 +83,8 @@ def test_training_finishes_its_update_saves_and_goes_on_from_there(tmp_path, cap
 
 
 def test_training_that_was_over_when_it_was_stopped_is_over_when_it_goes_on(tmp_path, model, tokenizer):
-    examples, recipe = make_examples(tokenizer, 24), QUICK._replace(num_train_epochs=20, num_patience_epochs=2)
+    examples = make_examples(tokenizer, 24)
+    recipe = QUICK._replace(num_train_epochs=20, num_patience_epochs=2)
 
     def train(stop, saved=None):
         def dev():
@@ -109,7 +111,8 @@ def test_a_stopped_command_goes_on_as_if_nothing_had_happened(workplace, capfd, 
     flags += ["--num_patience_epochs", "0", "--use_cpu"]
     run_finetuning.main([*flags, "--output_dir", "undisturbed"])
     capfd.readouterr()
-    process, folder = forked(run_finetuning.main, flags), Path("outputs/finetune/ft_rte")
+    process = forked(run_finetuning.main, flags)
+    folder = Path("outputs/finetune/ft_rte")
     wait_until((folder / ".ckpt.state").exists)
     os.kill(process.pid, number)
     process.join()
@@ -131,7 +134,8 @@ def test_a_stopped_command_goes_on_as_if_nothing_had_happened(workplace, capfd, 
 
 @both_signals
 def test_elsewhere_a_script_stops_at_once(capsys, number):
-    before, cleaned = [signal.getsignal(number) for number in STATUS], []
+    before = [signal.getsignal(number) for number in STATUS]
+    cleaned = []
 
     @entry_point()
     def main(argv):
@@ -219,7 +223,8 @@ def test_two_signals_at_the_same_moment_count_as_one(tmp_path, capsys):
 
 
 def test_what_is_ignored_stays_ignored_and_other_threads_have_no_handlers():
-    before, ended = signal.signal(signal.SIGINT, signal.SIG_IGN), []  # as nohup leaves it
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ended = []  # as nohup leaves it
 
     @entry_point()
     def main(argv):

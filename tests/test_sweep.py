@@ -362,12 +362,12 @@ def test_on_slurm_the_cluster_sets_the_number_of_processors_unless_a_flag_does(t
         Path("bin", name).write_text("#!/bin/sh\necho Submitted batch job 12\n")
         Path("bin", name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tasks / 'bin'}:{os.environ['PATH']}")
-    for flags, asked in ([], False), (["--cpus_per_job", "3"], True):
+    for flags, is_set in ([], False), (["--cpus_per_job", "3"], True):
         jobs = sweep.Jobs(sweep.parse_args([*FLAGS, "--executor", "slurm", *flags]))
         jobs.submit(SHOW, jobs.free[0])
         [script] = Path("outputs/jobs").glob("*submission.sh")
-        assert ("cpus-per-task=3" in script.read_text()) is asked
-        assert ("cpus-per-task" in script.read_text()) is asked
+        assert ("cpus-per-task=3" in script.read_text()) is is_set
+        assert ("cpus-per-task" in script.read_text()) is is_set
     # within the job
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")

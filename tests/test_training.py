@@ -50,7 +50,8 @@ def make_examples(tokenizer, rows: int, **options):
 
 @pytest.mark.parametrize("rows", [16, 13, 9])
 def test_accumulating_2_times_8_equals_a_batch_of_16(no_dropout, tokenizer, rows):
-    examples, models = make_examples(tokenizer, rows), [copy.deepcopy(no_dropout), copy.deepcopy(no_dropout)]
+    examples = make_examples(tokenizer, rows)
+    models = [copy.deepcopy(no_dropout), copy.deepcopy(no_dropout)]
     recipes = [QUICK._replace(batch_size=8, num_grad_accum_steps=2), QUICK._replace(batch_size=16)]
     losses = [
         Updater(model, task_loss, recipe, 10).update(examples, torch.arange(rows))
@@ -69,7 +70,8 @@ def test_the_first_update_is_adamw_with_the_papers_eps(no_dropout, tokenizer):
     recipe = QUICK._replace(warmup_proportion=0.0, max_grad_norm=0.0, weight_decay=0.1)
     Updater(no_dropout, task_loss, recipe, 10).update(examples, torch.arange(8))
     for name in ("cls.0.weight", "cls.0.bias"):
-        weight, gradient = before.get_parameter(name), before.get_parameter(name).grad
+        weight = before.get_parameter(name)
+        gradient = before.get_parameter(name).grad
         decay = 1 - 1e-3 * 0.1 if name == "cls.0.weight" else 1.0
         expected = weight * decay - 1e-3 * gradient / (gradient.abs() + 1e-6)
         torch.testing.assert_close(no_dropout.get_parameter(name), expected, atol=1e-6, rtol=1e-4)
@@ -91,7 +93,8 @@ def test_updates_that_loss_scaling_skips_change_no_row_seen_or_not(no_dropout, t
         assert torch.equal(embedding.all_rows(), before)
         updater.loss_fn = task_loss
         updater.update(examples, torch.arange(8))
-        after, learning_rate = embedding.all_rows(), 0.1 * 9 / 10  # the schedule goes on when an update is skipped
+        after = embedding.all_rows()
+        learning_rate = 0.1 * 9 / 10  # the schedule goes on when an update is skipped
     unseen = [row for row in range(5, 45) if row not in examples.tokens]
     assert len(unseen) > 5
     torch.testing.assert_close(after[unseen], before[unseen] * (1 - learning_rate * 0.5))
@@ -113,7 +116,8 @@ SCHEDULES = {  # the share of the peak at update n of 20, of which 4 are warm-up
 
 @pytest.mark.parametrize("kind", SCHEDULERS)
 def test_learning_rates_follow_the_schedule(no_dropout, tokenizer, kind):
-    recipe, examples = QUICK._replace(lr_scheduler_type=kind, warmup_proportion=0.2), make_examples(tokenizer, 2)
+    recipe = QUICK._replace(lr_scheduler_type=kind, warmup_proportion=0.2)
+    examples = make_examples(tokenizer, 2)
     updater = Updater(no_dropout, task_loss, recipe, 20)
     rates = []
     for _ in range(20):
@@ -124,10 +128,13 @@ def test_learning_rates_follow_the_schedule(no_dropout, tokenizer, kind):
 
 
 def test_fit_makes_the_updates_of_the_whole_schedule_and_no_others(no_dropout, tokenizer):
-    examples, other = make_examples(tokenizer, 20), copy.deepcopy(no_dropout)
-    recipe, better = QUICK._replace(warmup_proportion=0.5), itertools.count()
+    examples = make_examples(tokenizer, 20)
+    other = copy.deepcopy(no_dropout)
+    recipe = QUICK._replace(warmup_proportion=0.5)
+    better = itertools.count()
     result = fit(no_dropout, examples, task_loss, recipe, eval_fn=lambda: {"acc": next(better)}, selection_metric="acc")
-    updater, generator = Updater(other, task_loss, recipe, 6), torch.Generator().manual_seed(recipe.seed)
+    updater = Updater(other, task_loss, recipe, 6)
+    generator = torch.Generator().manual_seed(recipe.seed)
     losses = [updater.update(examples, ids).item() for _ in range(2) for ids in examples.epoch(8, generator)]
     means = [sum(losses[:3]) / 3, sum(losses[3:]) / 3]
     assert [entry["loss"] for entry in result.history] == pytest.approx(means, rel=1e-5)
@@ -136,7 +143,8 @@ def test_fit_makes_the_updates_of_the_whole_schedule_and_no_others(no_dropout, t
 
 
 def test_gradients_are_clipped_to_the_norm_of_all_of_them(no_dropout, tokenizer):
-    examples, limit = make_examples(tokenizer, 8), 1e-4  # so short that AdamW's eps of 1e-6 weighs
+    examples = make_examples(tokenizer, 8)
+    limit = 1e-4  # so short that AdamW's eps of 1e-6 weighs
     before = copy.deepcopy(no_dropout)
     batch = examples.batch(torch.arange(8))
     task_loss(before(*batch.inputs), batch).mean().backward()
@@ -145,7 +153,8 @@ def test_gradients_are_clipped_to_the_norm_of_all_of_them(no_dropout, tokenizer)
     recipe = QUICK._replace(warmup_proportion=0.0, max_grad_norm=limit, weight_decay=0.0)
     Updater(no_dropout, task_loss, recipe, 10).update(examples, torch.arange(8))
     for name in ("cls.3.weight", "cls.0.bias"):
-        weight, gradient = before.get_parameter(name), before.get_parameter(name).grad * limit / norm
+        weight = before.get_parameter(name)
+        gradient = before.get_parameter(name).grad * limit / norm
         moved = no_dropout.get_parameter(name) - weight
         torch.testing.assert_close(moved, -1e-3 * gradient / (gradient.abs() + 1e-6), atol=1e-6, rtol=1e-2)
 
@@ -210,7 +219,8 @@ def test_by_default_a_tenth_of_an_epoch_is_between_evaluations_and_at_least_ten_
 
 
 def test_training_stops_when_nothing_gets_better_for_the_patience(model, tokenizer):
-    examples, metrics = make_examples(tokenizer, 24), iter([0.5, 0.6, *[0.6] * 50])
+    examples = make_examples(tokenizer, 24)
+    metrics = iter([0.5, 0.6, *[0.6] * 50])
     recipe = QUICK._replace(num_train_epochs=20, num_patience_epochs=2)
     result = fit(model, examples, task_loss, recipe, eval_fn=lambda: {"acc": next(metrics)}, selection_metric="acc")
     assert (result.best_update, result.updates) == (6, 12)
@@ -233,7 +243,8 @@ def test_without_patience_training_goes_to_the_end(model, tokenizer):
 
 
 def test_a_run_depends_on_its_seed_alone(model, tokenizer):
-    examples, histories = make_examples(tokenizer, 40), []
+    examples = make_examples(tokenizer, 40)
+    histories = []
     for seed, before in ((1, 5), (1, 6), (2, 5)):
         student = copy.deepcopy(model)
         torch.manual_seed(before)
@@ -246,7 +257,8 @@ def test_a_run_depends_on_its_seed_alone(model, tokenizer):
 
 def test_training_the_seen_rows_only_is_training_the_whole_embedding(no_dropout, tokenizer):
     examples, other = make_examples(tokenizer, 12), make_examples(tokenizer, 60)
-    recipe, models = QUICK._replace(weight_decay=0.5, learning_rate=1e-2), [copy.deepcopy(no_dropout) for _ in range(2)]
+    recipe = QUICK._replace(weight_decay=0.5, learning_rate=1e-2)
+    models = [copy.deepcopy(no_dropout) for _ in range(2)]
     whole = Updater(models[0], task_loss, recipe, 40)
     assert len(torch.unique(examples.tokens)) < len(torch.unique(other.tokens))
     with seen_rows(models[1], examples.tokens) as embedding:
@@ -313,7 +325,8 @@ def dtypes_inside(model, examples, dtype) -> set[torch.dtype]:
 
 
 def test_half_precision_computes_in_it_and_trains_close_to_float32(no_dropout, tokenizer):
-    examples, losses = make_examples(tokenizer, 40), {}
+    examples = make_examples(tokenizer, 40)
+    losses = {}
     for dtype in (None, torch.bfloat16, torch.float16):
         model = copy.deepcopy(no_dropout)
         result = fit(
