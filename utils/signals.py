@@ -47,8 +47,8 @@ class _Handler:
             if time.monotonic() - self.received_at > REPEAT_SECONDS:
                 os._exit(stopped.status)
             return
-        self.signum = number
         self.received_at = time.monotonic()
+        self.signum = number
 
         # several processes get the signal at different updates: saving needs all of them and would wait for ever
         if processes.world_size() > 1:
