@@ -183,7 +183,7 @@ class Stage(Run):
             eval_fn=partial(self.evaluate, model, data.dev_select),
             selection_metric=self.args.selection_metric,
             train_state=StateFile(self.folder.beside(name, "state"), self.args.save_interval, run_id(self.settings)),
-            log_metrics=self.tracker.curves(name),
+            log_metrics=self.tracker.log_metrics_fn(name),
         )
 
     # writing

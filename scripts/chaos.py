@@ -1,17 +1,17 @@
-"""Stops the stages of a small chain, types the same command again, and compares what comes out.
+"""Stop the stages of a small chain at many moments, run the same commands again, and compare the results.
 
     bash scripts/chaos.sh --kills 20 --stops 40
     bash scripts/chaos.sh --kills 0 --all            # every stop of every scenario
 
-The chain runs once undisturbed. Then stages are stopped in fresh folders, in three ways. --kills ends each stage of the
-chain by SIGKILL at random moments between its first file and its end, again and again. --stops takes scenarios (a first
-run, several runs in one folder, overwriting) and stops the run right before one of its changes of the disk, by SIGKILL,
-SIGTERM or SIGINT, and once more while it goes on; with --all, once before each change, by each signal. --sweeps stops
-scripts/sweep.py, with its jobs or without them.
+The chain runs once undisturbed. Then stages are stopped in fresh folders. --kills sends SIGKILL to each stage of the
+chain at random moments, repeatedly. --stops takes scenarios (a first run, several runs in one folder, overwriting) and
+stops the run right before one of its changes of the disk, by SIGKILL, SIGTERM or SIGINT, and once more after it was
+started again; with --all, once before each change, by each signal. --sweeps stops scripts/sweep.py, with its jobs or
+without them.
 
-After each stop every file under its final name must be whole, and no number may be seen under settings that are not
-its own. When the same command has come to its end, all metrics and predictions must equal, bit for bit, those of
-undisturbed runs, what was saved before must not have been computed again, and nothing else may be left.
+After each stop every file under its final name must be complete, and no number may be shown under the settings of
+another run. When the same command has finished, all metrics and predictions must equal those of undisturbed runs, bit
+for bit; what was saved must not have been computed again; and no other file may be left.
 """
 
 import argparse
@@ -48,7 +48,7 @@ SPARSITIES = ("0", "30", "60")
 
 
 def rewind(*flags: str) -> Command:
-    """Rewinding at these teacher sparsities, with what other flags there are behind them."""
+    """A command of stage 5; `flags` are teacher sparsities, followed by any other flags."""
     return REWIND._replace(flags=[*REWIND.flags, "--teacher_sparsity", *flags])
 
 
@@ -64,9 +64,9 @@ CHAIN = [
 class Scenario(NamedTuple):
     """Commands that run side by side, of which the first is stopped."""
 
-    missing: str  # what is not there of the chain's outputs when they begin
+    missing: str  # folder below outputs/ that is removed from the finished chain before they start
     commands: list[Command]
-    overwritten: tuple[str, ...] = ()  # checkpoints, by the first
+    overwritten: tuple[str, ...] = ()  # checkpoints that the first command overwrites
 
 
 REWOUND = tuple(checkpoint_name(int(sparsity)) for sparsity in SPARSITIES)
@@ -79,7 +79,7 @@ SCENARIOS = {
         "prune", [FINETUNE._replace(flags=[*FINETUNE.flags, "--overwrite", "--seed", "2"])], ("ckpt",)
     ),
     "overwrite_rewind": Scenario("prune", [rewind(*SPARSITIES, "--overwrite")], REWOUND),
-    # one of the sparsities is left with the earlier seed, and must not be seen with the new one's
+    # one of the sparsities keeps the earlier seed, and its metrics must not be shown under the new one
     "reseed_rewind": Scenario("prune", [rewind(*SPARSITIES[:2], "--overwrite", "--seed", "2")], REWOUND[:2]),
     "reseed_spread": Scenario(
         "prune", [rewind(sparsity, "--overwrite", "--seed", "2") for sparsity in SPARSITIES], REWOUND[:1]
@@ -88,11 +88,11 @@ SCENARIOS = {
 
 
 class Undisturbed(NamedTuple):
-    """A scenario when nothing stops it."""
+    """A scenario that ran without a stop."""
 
-    folder: Path  # what it comes to
-    before: Path  # where it begins
-    truth: dict[tuple, Any]  # what may be shown, as stops.shown has it
+    folder: Path  # its outputs
+    before: Path  # the folder that it started from
+    truth: dict[tuple, Any]  # the numbers that may be shown, as stops.shown returns them
     changes: int  # of the disk, by the first command
 
 
@@ -102,12 +102,7 @@ def parse_args(argv=None):
     add("--kills", type=int, default=20, help="of the chain's stages at random moments (default 20)")
     add("--stops", type=int, default=40, help="at changes of the disk, drawn from all scenarios (default 40)")
     add("--all", action="store_true", help="stop at every change of every scenario instead, by each signal")
-    add(
-        "--sweeps",
-        type=int,
-        default=0,
-        help="of scripts/sweep.py at random moments, a minute or so for each (default 0)",
-    )
+    add("--sweeps", type=int, default=0, help="stops of scripts/sweep.py, a minute or so for each (default 0)")
     add("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), help="scenarios (default all)")
     add("--seed", type=int, default=0, help="of the moments (default 0)")
     add("--train", type=int, default=200, help="rows of the training set (default 200)")
@@ -116,26 +111,36 @@ def parse_args(argv=None):
 
 
 def run_chain(folder: Path) -> list[float]:
-    """Run the chain undisturbed, and say how many seconds each stage took."""
+    """Run the chain undisturbed; the seconds that each stage took."""
     folder.mkdir()
     seconds = []
     for command in CHAIN:
-        begin = time.monotonic()
+        start = time.monotonic()
         stops.run(folder, command)
-        seconds.append(time.monotonic() - begin)
+        seconds.append(time.monotonic() - start)
     return seconds
 
 
-def kill_chain(folder: Path, undisturbed: Path, seconds: list[float], wanted: int, rng: random.Random) -> int:
-    """Run the chain, killing each stage now and then until there were enough kills, and count them."""
+def kill_chain(folder: Path, undisturbed: Path, seconds: list[float], limit: int, rng: random.Random) -> int:
+    """Run the chain, killing each stage at random moments, at most `limit` times in all; the number of kills.
+
+    Args:
+        seconds: that each stage takes undisturbed.
+
+    Raises:
+        Fault: a check after a kill or at the end has failed.
+    """
     folder.mkdir()
-    kills, truth = 0, stops.shown(undisturbed)
-    for command, patience in zip(CHAIN, seconds, strict=True):
-        weights, status = {}, None
-        while kills < wanted and status is None:
+    kills = 0
+    truth = stops.shown(undisturbed)
+    for command, longest in zip(CHAIN, seconds, strict=True):
+        # kill the stage again and again, each time after a random part of its duration
+        weights = {}
+        status = None
+        while kills < limit and status is None:
             process = stops.start(folder, command)
-            status = process.wait(rng.uniform(0.05, patience))
-            patience *= 1.2  # stages that start from the beginning each time must get to their end, too
+            status = process.wait(rng.uniform(0.05, longest))
+            longest *= 1.2  # a stage that cannot resume must finish at some time
             if status is None:
                 process.kill()
                 kills += 1
@@ -144,16 +149,20 @@ def kill_chain(folder: Path, undisturbed: Path, seconds: list[float], wanted: in
                 weights |= stops.saved(folder, undisturbed, {}).weights
         if status:
             raise Fault(f"{command.script.__name__}, started again, left with status {status}")
+
+        # let it finish, if it has not yet
         if status is None:
             stops.run(folder, command)
-        stops.check_kept(folder, stops.Saved(weights, {}, {}))
+        stops.check_not_recomputed(folder, stops.Saved(weights, {}, {}))
     stops.check_end(folder, undisturbed)
     return kills
 
 
 def prepare(name: str, chain: Path, root: Path) -> Undisturbed:
-    """Run a scenario undisturbed."""
-    scenario, folder, before = SCENARIOS[name], root / name, root / f"before_{name}"
+    """Run a scenario undisturbed, in a copy of the chain's folder without the outputs that it makes."""
+    scenario = SCENARIOS[name]
+    folder = root / name
+    before = root / f"before_{name}"
     shutil.copytree(chain, before)
     shutil.rmtree(before / "outputs" / scenario.missing)
     shutil.copytree(before, folder)
@@ -163,36 +172,41 @@ def prepare(name: str, chain: Path, root: Path) -> Undisturbed:
 
 
 def stop_often(folder: Path, scenario: Scenario, undisturbed: Undisturbed, planned: list[Stop]) -> int:
-    """Stop a scenario's first command at these moments, one after the other, then let it come to its end.
+    """Stop a scenario's first command at these moments, one after the other, then let it finish.
 
-    Returns how often it was stopped: beside others, or the second time, it may have too little to do.
+    Returns the number of stops: beside other commands, or when resuming, it may finish before the planned moment.
 
     Raises:
-        Fault: something is not as it must be.
+        Fault: a check after a stop or at the end has failed.
     """
     shutil.copytree(undisturbed.before, folder)
-    before, kept, count = stops.written(folder), stops.Saved({}, {}, {}), 0
+    before = stops.written(folder)
+    saved = stops.Saved({}, {}, {})
+    count = 0
     first, *others = scenario.commands
-    beside = [stops.start(folder, command) for command in others]
+    processes = [stops.start(folder, command) for command in others]
     for stop in planned:
+        # run the command until it stops itself, and the others to their end
         status = stops.start(folder, first, stop).wait()
-        if any(process.wait() for process in beside):
+        if any(process.wait() for process in processes):
             raise Fault("one of the others, which was not stopped, failed")
         if status != STATUS[stop.number] and not (status == 0 and (others or count)):
             raise Fault(f"{stop}: it left with status {status}, expected {STATUS[stop.number]}")
         count += status != 0
+
+        # all that is there must be valid, and what was there before must be there yet
         stops.check_whole(folder)
         stops.check_shown(folder, undisturbed.truth)
-        stops.check_kept(folder, kept._replace(updates={}))
-        kept = stops.saved(folder, undisturbed.folder, before, scenario.overwritten)
+        stops.check_not_recomputed(folder, saved._replace(updates={}))
+        saved = stops.saved(folder, undisturbed.folder, before, scenario.overwritten)
     stops.run(folder, first)
-    stops.check_kept(folder, kept)
+    stops.check_not_recomputed(folder, saved)
     stops.check_end(folder, undisturbed.folder)
     return count
 
 
 def moments(undisturbed: Undisturbed) -> Iterator[Stop]:
-    """All stops that there are."""
+    """All possible stops of a scenario's first command."""
     for number in STATUS:
         for change in range(1, undisturbed.changes + 1):
             yield Stop(change, number)
@@ -202,30 +216,37 @@ def moments(undisturbed: Undisturbed) -> Iterator[Stop]:
 def drawn(
     scenarios: dict[str, Undisturbed], args: argparse.Namespace, rng: random.Random
 ) -> Iterator[tuple[str, list[Stop]]]:
-    """Which scenarios are stopped where: once at each moment, or twice at random ones until there are enough."""
+    """Scenario and its stops, many times: one stop at each moment with --all, else two at random, --stops in all."""
     if args.all:
         for name, undisturbed in scenarios.items():
             yield from ((name, [stop]) for stop in moments(undisturbed))
         return
     for _, name in zip(range(0, args.stops, 2), itertools.cycle(scenarios), strict=False):
-        stop, number = rng.choice(list(moments(scenarios[name]))), rng.choice(list(STATUS))
-        left = max(1, scenarios[name].changes - stop.change)  # about as many as when it goes on
-        yield name, [stop, Stop(rng.randint(1, left), number)]
+        first = rng.choice(list(moments(scenarios[name])))
+        number = rng.choice(list(STATUS))
+        remaining = max(1, scenarios[name].changes - first.change)  # about as many as the resumed command makes
+        yield name, [first, Stop(rng.randint(1, remaining), number)]
 
 
 def work(root: Path, args: argparse.Namespace) -> int:
-    """Do all that was asked for, and count the faults, which are printed."""
-    rng, kills, faults = random.Random(args.seed), 0, 0
+    """Make all stops that the flags specify, print the faults, and return their number."""
+    rng = random.Random(args.seed)
+    kills = faults = 0
     make_miniature.main(["--dir", str(root), "--train", str(args.train), "--dev", "100", "--test", "20"])
     chain = root / "undisturbed"
     seconds = run_chain(chain)
+
+    # --kills: the chain anew, until there were enough
     while kills < args.kills:
         folder = root / f"chain_{kills}"
         kills += kill_chain(folder, chain, seconds, args.kills - kills, rng)
         shutil.rmtree(folder)
         print(f"{kills} kills: the same as undisturbed", flush=True)
+
+    # --stops or --all: each in a folder of its own, which stays if there is a fault
     scenarios = {name: prepare(name, chain, root) for name in args.only if args.stops or args.all}
-    begin, count = time.monotonic(), 0
+    start = time.monotonic()
+    count = 0
     for index, (name, planned) in enumerate(drawn(scenarios, args, rng)):
         folder = root / f"stop_{index}"
         try:
@@ -237,13 +258,13 @@ def work(root: Path, args: argparse.Namespace) -> int:
     for fault in sweep_stops.run(root, args.sweeps, rng, QUICK) if args.sweeps else ():
         faults += 1
         print(f"fault: sweep: {fault}", flush=True)
-    print(f"{count} stops in {time.monotonic() - begin:.0f} s: {faults or 'no'} faults", flush=True)
+    print(f"{count} stops in {time.monotonic() - start:.0f} s: {faults or 'no'} faults", flush=True)
     return faults
 
 
 def main(argv=None):
     args = parse_args(argv)
-    torch.set_num_threads(1)  # in a process that has used two, a forked one would wait for the second for ever
+    torch.set_num_threads(1)  # a fork of a process with two would wait for the second for ever
     with contextlib.ExitStack() as stack:
         if args.dir:
             args.dir.mkdir(parents=True)

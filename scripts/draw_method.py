@@ -1,16 +1,17 @@
-"""Draws the picture of the method in the README.
+"""Draw the picture of the method in the README.
 
     python scripts/draw_method.py            # writes docs/method.svg
 
-A column of 640 units with letters of 22, so that it can be read on a phone; colours follow the reader's light or dark
-page. Squares are attention heads and FFN neurons, rows are layers; which ones are cut is drawn at random.
+It is 640 units wide with letters of 22, to be legible on a phone, and has colours for light and dark pages. Squares are
+attention heads and FFN neurons, rows are layers; the number of units cut from each layer is random.
 """
 
 import argparse
 import random
 from pathlib import Path
 
-WIDTH, HEIGHT = 640, 1010
+WIDTH = 640
+HEIGHT = 1010
 STYLE = """
   text { font: 22px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f2328; }
   .title { font-weight: 600; } .small { font-size: 20px; fill: #59636e; } .middle { text-anchor: middle; }
@@ -26,7 +27,7 @@ STYLE = """
 
 
 def text(x: float, y: float, words: str, kind: str = "") -> str:
-    """A line of text; `kind` names classes of the style."""
+    """A line of text; `kind` is its classes in STYLE."""
     return f'<text x="{x}" y="{y}" class="{kind}">{words}</text>'
 
 
@@ -36,14 +37,17 @@ def arrow(x: float, y: float, to_x: float, to_y: float) -> str:
 
 
 def units(x: float, y: float, layers: int, kind: str, cut: float = 0.0, size: int = 13, wide: int = 8) -> str:
-    """A model: layers of squares, a share of which is cut; the later ones of a layer, as sorting leaves them."""
-    rng, squares = random.Random(layers + round(100 * cut)), []
+    """A model as rows of squares; about a share `cut` of them is cut, the last ones of a layer, as after sorting."""
+    rng = random.Random(layers + round(100 * cut))
+    squares = []
     for layer in range(layers):
-        left = wide if not cut else max(0, min(wide, round(wide * (1 - cut) + rng.uniform(-1.6, 1.6))))
+        kept = wide
+        if cut:
+            kept = max(0, min(wide, round(wide * (1 - cut) + rng.uniform(-1.6, 1.6))))
         for unit in range(wide):
-            drawn = kind if unit < left else "cut"
-            place = f'x="{x + unit * (size + 3)}" y="{y + layer * (size + 3)}" width="{size}" height="{size}"'
-            squares.append(f'<rect {place} rx="2" class="{drawn}"/>')
+            name = kind if unit < kept else "cut"
+            position = f'x="{x + unit * (size + 3)}" y="{y + layer * (size + 3)}" width="{size}" height="{size}"'
+            squares.append(f'<rect {position} rx="2" class="{name}"/>')
     return "".join(squares)
 
 
@@ -63,7 +67,7 @@ def trial() -> list[str]:
 
 
 def scoring() -> list[str]:
-    """Stage 4: what the score of a unit is, and the teacher sorted by it."""
+    """Stage 4: the score of a unit, and how a sparse teacher follows from it."""
     return [
         text(20, 276, "4  Score each head and neuron of the teacher", "title"),
         text(20, 316, "If it is switched off, how far moves"),
@@ -79,7 +83,7 @@ def scoring() -> list[str]:
 
 
 def rewinding() -> list[str]:
-    """Stage 5: a sparse teacher and a student for each sparsity, one of which is best."""
+    """Stage 5: a sparse teacher and its student at each of four sparsities, the best one framed."""
     parts = [
         text(20, 576, "5  Rewind: distil again from sparse teachers,", "title"),
         text(20, 606, "each time from the student's initial weights", "title"),
@@ -92,6 +96,7 @@ def rewinding() -> list[str]:
             arrow(left + 52, 752, left + 52, 792),
             units(left, 808, 3, "student", size=10),
         ]
+    # a frame around the student at 30 %, and the legend
     return [
         *parts,
         '<rect x="178" y="798" width="122" height="58" rx="8" class="best"/>',

@@ -1,13 +1,13 @@
-"""Exports a checkpoint for other programs: ONNX, or Hugging Face's class for sequence classification.
+"""Export a checkpoint to ONNX, or to Hugging Face's class for sequence classification.
 
     python scripts/export.py --model_path outputs/distil/parameter_pruned/kd_70_rte/ckpt --format onnx
     python scripts/export.py --model_path outputs/distil/layer_dropped/kd_4_rte/ckpt --format huggingface
 
-Both folders get config.json and the tokenizer's files. `onnx` takes every model, cut or not: model.onnx has the inputs
-input_ids, token_type_ids and attention_mask, int64 (batch, length) of any sizes up to what the model takes, and the
-output logits (batch, classes); onnxruntime must give torch's logits to 1e-4, or nothing is written. `huggingface` takes
-models whose layers are all at full width, and writes the class of the family that they come from: the library's
-encoders have as many heads and neurons in every layer.
+Both formats come with config.json and the tokenizer's files. `onnx` takes every model, cut or not: model.onnx has the
+inputs input_ids, token_type_ids and attention_mask, int64 (batch, length) of any sizes that the model takes, and the
+output logits (batch, classes); if onnxruntime's logits differ from torch's by more than 1e-4, nothing is written.
+`huggingface` takes uncut models only, since the library's encoders have equal numbers of heads and neurons in every
+layer, and writes the class of the model's family.
 """
 
 import argparse
@@ -40,11 +40,13 @@ from utils.paths import sparsity_of
 from utils.tokenizer import load_tokenizer
 
 TOLERANCE = 1e-4  # between the logits of torch and of onnxruntime
-BATCHES, LENGTHS = (1, 2, 8), (4, 32)  # that are compared, with the longest length there is up to LONGEST
+# shapes at which the logits are compared, besides the longest length that the model takes, up to LONGEST
+BATCHES = (1, 2, 8)
+LENGTHS = (4, 32)
 LONGEST = 512  # tokens: attention over the thousands that some models take would fill the memory
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
-SOURCE = "export.json"  # in an export and in nothing else: the checkpoint that it was made of
+SOURCE = "export.json"  # marks a folder as an export; holds the digest of the checkpoint
 
 
 def parse_args(argv=None):
@@ -61,10 +63,10 @@ def parse_args(argv=None):
 
 
 def load_for_inference(path: str) -> PrunableEncoder:
-    """The model of a checkpoint folder in eval mode on the CPU, with the classes that its config.json names.
+    """The model of a checkpoint folder in eval mode on the CPU, with the classes of its config.json.
 
-    One class is regression. Raises CheckpointError or InputError if there is no such folder, or no model with a
-    classifier in it.
+    Raises:
+        CheckpointError, InputError: there is no such folder, or no model with a classifier in it.
     """
     if not Path(path, "config.json").is_file():
         raise CheckpointError(f"{path}: no folder with a config.json, expected a checkpoint")
@@ -72,17 +74,15 @@ def load_for_inference(path: str) -> PrunableEncoder:
 
 
 def default_folder(model_path: str, kind: str) -> Path:
-    """Where a checkpoint is exported to if no other place is given: ckpt beside it to <kind>, ckpt_30 to <kind>_30."""
+    """The default --output_dir, beside the checkpoint: <kind> for ckpt, <kind>_30 for ckpt_30."""
     teacher_sparsity = sparsity_of(Path(model_path).name)
     name = kind if teacher_sparsity is None else f"{kind}_{teacher_sparsity}"
     return Path(os.path.normpath(Path(model_path, "..", name)))
 
 
 def export_source(folder: Path) -> str | None:
-    """The digest of the checkpoint that a folder was exported from; None if no export wrote it.
-
-    Earlier exports have it in config.json, where what is trained from them may still have it.
-    """
+    """The digest of the checkpoint that a folder was exported from; None if the folder is no export."""
+    # earlier versions wrote it to config.json, from where it may have got into checkpoints that have these files
     if any((folder / name).exists() for name in ("metrics.json", "args.json")):
         return None
     written = read_json(folder / SOURCE) or read_json(folder / "config.json")
@@ -90,17 +90,17 @@ def export_source(folder: Path) -> str | None:
 
 
 def widths(model: PrunableEncoder) -> list[tuple[int, int]]:
-    """Heads and neurons that each layer has."""
+    """Numbers of heads and neurons of each layer."""
     return [layer.widths for layer in model.layers]
 
 
 def random_inputs(config: Any, batch: int, length: int, padded: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids, token types and attention mask, each (B, T), always the same; `padded` rows are of all lengths."""
+    """Token ids, token types and attention mask, each (B, T), from a fixed seed; `padded` rows have several lengths."""
     generator = torch.Generator().manual_seed(batch * length)
     lengths = torch.linspace(length, 2, batch).long() if padded else torch.full((batch,), length)
     mask = (torch.arange(length) < lengths[:, None]).long()
-    sizes = (config.vocab_size, max(1, config.type_vocab_size))
-    ids, types = (torch.randint(size, (batch, length), generator=generator) for size in sizes)
+    ids = torch.randint(config.vocab_size, (batch, length), generator=generator)
+    types = torch.randint(max(1, config.type_vocab_size), (batch, length), generator=generator)
     return ids, types, mask
 
 
@@ -114,21 +114,23 @@ def open_session(path: Path) -> Any:
 
 
 def onnx_logits(session: Any, inputs: tuple[Tensor, Tensor, Tensor]) -> np.ndarray:
-    """What onnxruntime says, (B, C), of token ids, token types and attention mask, each (B, T) of any whole type."""
+    """Logits (B, C) by onnxruntime; `inputs` are token ids, token types and attention mask, each (B, T)."""
     return session.run(None, {name: part.long().numpy() for name, part in zip(INPUTS, inputs, strict=True)})[0]
 
 
 def write_onnx(model: PrunableEncoder, folder: Path) -> str:
-    """Write model.onnx and compare it with torch; the largest difference of logits, in words.
+    """Write model.onnx and config.json, and compare the logits with torch's; a sentence with the largest difference.
 
-    Raises FloatingPointError if it is above TOLERANCE.
+    Raises:
+        FloatingPointError: a difference is above TOLERANCE.
     """
-    longest, exported = model.config.max_position_embeddings, copy.deepcopy(model)
+    longest = model.config.max_position_embeddings
+    exported = copy.deepcopy(model)
     exported.use_exact_shortcuts(False)
     dynamic = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("length", min=1, max=longest)}
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # without its warning that torchvision is missing
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # the exporter's of itself
+        warnings.simplefilter("ignore")  # the exporter warns of its own code
         torch.onnx.export(
             exported,
             random_inputs(model.config, 3, min(7, longest), padded=True),
@@ -140,20 +142,24 @@ def write_onnx(model: PrunableEncoder, folder: Path) -> str:
             external_data=False,
             verbose=False,
         )
-        session, differences = open_session(folder / "model.onnx"), []
+
+        # compare the logits of padded batches of several shapes
+        session = open_session(folder / "model.onnx")
+        differences = []
         most = min(longest, LONGEST)
-        for batch, length in itertools.product(BATCHES, sorted({*(n for n in LENGTHS if n < most), most})):
+        lengths = [length for length in LENGTHS if length < most] + [most]
+        for batch, length in itertools.product(BATCHES, lengths):
             inputs = random_inputs(model.config, batch, length, padded=True)
             differences.append(np.abs(onnx_logits(session, inputs) - exported(*inputs).numpy()).max())
     largest = np.max(differences)
-    if not largest <= TOLERANCE:  # not a number is none either
+    if not largest <= TOLERANCE:  # true of NaN, too
         raise FloatingPointError(f"onnxruntime's logits are {largest:.1e} off torch's, expected {TOLERANCE} at most")
     write_config(folder, model.config.to_dict())
     return f"onnxruntime's logits are within {largest:.1e} of torch's in {len(differences)} shapes"
 
 
 def write_huggingface(model: PrunableEncoder, folder: Path) -> str:
-    """Write configuration and weights as the family's class has them; how to load them, in words."""
+    """Write configuration and weights of the family's class; a sentence on how to load them."""
     model = copy.deepcopy(model)
     for layer in model.layers:
         layer.restore_head_order()
@@ -168,7 +174,7 @@ WRITERS = {"onnx": write_onnx, "huggingface": write_huggingface}
 
 
 def check_packages() -> None:
-    """Raise InputError if what ONNX takes is not installed."""
+    """Raise InputError if a package for ONNX is not installed."""
     try:
         for name in PACKAGES:
             importlib.import_module(name)
@@ -188,7 +194,7 @@ def check_full_width(model: PrunableEncoder) -> None:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raise InputError if the folder has no place, or holds what no export wrote: it would be lost."""
+    """Raise InputError if the folder cannot be made, or holds files that are no export and would be lost."""
     if folder.name in ("", ".."):
         raise InputError(f"--output_dir {folder}: expected a folder by its name")
     if not folder.parent.is_dir():
@@ -205,18 +211,22 @@ def main(argv=None):
     if args.format == "onnx":
         check_packages()
     folder = Path(args.output_dir) if args.output_dir else default_folder(args.model_path, args.format)
-    model, tokenizer = load_for_inference(args.model_path), load_tokenizer(args.model_path)
+
+    # read and check everything before anything is written
+    model = load_for_inference(args.model_path)
+    tokenizer = load_tokenizer(args.model_path)
     if args.format == "huggingface":
         check_full_width(model)
     check_replaceable(folder)
+
     source = {"export_source": checkpoint_digest(Path(args.model_path)), "format": args.format}
     lock(folder.with_name(f".{folder.name}.lock"))
     with written_beside(folder) as beside:
         beside.mkdir()
-        said = WRITERS[args.format](model, beside)
+        summary = WRITERS[args.format](model, beside)
         tokenizer.save_pretrained(beside)
         write_json(beside / SOURCE, source)
-    print(f"written to {folder}; {said}")
+    print(f"written to {folder}; {summary}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Fetches, checks and lays out the files of GLUE tasks.
+"""Download the files of GLUE tasks, check them, and write them to a folder for each task.
 
     bash scripts/download_glue.sh rte mrpc             # -> datasets/rte/{train,dev,test}.tsv, datasets/mrpc/...
     python3 scripts/glue_files.py --data_dir data rte  # the same, without the shell
 
-A download lives in <data_dir>/.download/<task> until its size, SHA-256 and row counts are right; only then are the
-files renamed into <data_dir>/<task>. The standard library alone: this runs before any package is installed, and goes on
-with a file that was cut off, which download libraries fetch again from its first byte.
+Downloads are kept in <data_dir>/.download/<task> until size, SHA-256 and row counts have been checked; then the files
+are renamed into <data_dir>/<task>. Only the standard library is used, since this runs before any package is installed;
+files that were cut off are resumed.
 
 Exit status: 0 all complete, 1 some task failed (others are done), 2 wrong usage.
 """
@@ -32,7 +32,7 @@ from utils.tasks import SPLITS, TASKS
 BASE = "https://dl.fbaipublicfiles.com/"
 CHUNK = 1 << 20  # bytes
 
-File = namedtuple("File", "path size sha256")  # address below the base, bytes
+File = namedtuple("File", "path size sha256")  # path below the base address, bytes, hexadecimal digest
 Download = namedtuple("Download", "files rows")
 
 FILES = {
@@ -63,58 +63,60 @@ FILES = {
     "wnli": [File("glue/data/WNLI.zip", 28999, "ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46")],
 }
 SAME_FOLDER = {name: task.folder for name, task in TASKS.items() if task.folder}
-ROWS = {name: {} for name in FILES}  # of each <split>.tsv, its header not counted
+ROWS = {name: {} for name in FILES}  # task -> split -> number of rows without the header
 for name, task in TASKS.items():
     for split, count in zip(SPLITS, task.rows, strict=True):
         ROWS[task.folder or name][task.file_name(split).removesuffix(".tsv")] = count
 
 
 class Failure(Exception):
-    """Ends one task with one line; the other tasks go on."""
+    """A task cannot be downloaded; the message is printed in one line, and the other tasks go on."""
 
 
 def read_manifest(path):
-    """The tasks of a JSON file {task: {"files": {address: {"bytes", "sha256"}}, "rows": {split: count}}}."""
-    facts = json.loads(Path(path).read_text(encoding="utf-8"))
-    return {
-        name: Download([File(p, f["bytes"], f["sha256"]) for p, f in fact["files"].items()], fact["rows"])
-        for name, fact in facts.get("tasks", facts).items()
-        if name in FILES
-    }
+    """Task -> Download, from a JSON file {task: {"files": {address: {"bytes", "sha256"}}, "rows": {split: count}}}."""
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    downloads = {}
+    for name, task in content.get("tasks", content).items():
+        if name in FILES:
+            files = [File(address, file["bytes"], file["sha256"]) for address, file in task["files"].items()]
+            downloads[name] = Download(files, task["rows"])
+    return downloads
 
 
 def bytes_in(path):
+    """Size of a file; 0 if there is none."""
     return path.stat().st_size if path.exists() else 0
 
 
 def receive(url, size, part, timeout):
-    """One request for what `part` lacks; a server that cannot send a range makes it start over."""
-    have = bytes_in(part)
-    if have >= size:
+    """Request the missing rest of `part` and append it; start over if the server cannot send a range."""
+    received = bytes_in(part)
+    if received >= size:
         return
-    request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    request = Request(url, headers={"Range": f"bytes={received}-"} if received else {})
     with urlopen(request, timeout=timeout) as response:
-        resumes = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        have = have if resumes else 0
-        # a log-in page or another version shows here, before all of it is fetched
-        announced = have + int(response.headers.get("Content-Length", size - have))
+        resumes = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {received}-")
+        received = received if resumes else 0
+        # a log-in page or another version has another length, known before it is downloaded
+        announced = received + int(response.headers.get("Content-Length", size - received))
         if announced != size:
             raise Failure(f"{announced:,} bytes, expected {size:,}")
         with part.open("ab" if resumes else "wb") as out:
-            while have <= size and (chunk := response.read(CHUNK)):
+            while received <= size and (chunk := response.read(CHUNK)):
                 out.write(chunk)
-                have += len(chunk)
-    if have < size:
-        raise ConnectionError(f"the connection ended after {have:,} of {size:,} bytes")
+                received += len(chunk)
+    if received < size:
+        raise ConnectionError(f"the connection ended after {received:,} of {size:,} bytes")
 
 
 def is_temporary(error):
-    """Is it worth asking again?"""
+    """Whether a request that failed with this error may succeed later."""
     return not isinstance(error, HTTPError) or error.code in (408, 416, 429) or error.code >= 500
 
 
 def fetch(url, size, part, timeout, retries):
-    """Requests until `part` is full; only attempts that bring nothing new use up the retries."""
+    """Repeat requests until `part` is complete; only attempts without any new bytes count as retries."""
     failures = furthest = 0
     while True:
         try:
@@ -127,21 +129,21 @@ def fetch(url, size, part, timeout, retries):
             if isinstance(error, HTTPError) and error.code == 416:  # `part` is longer than the server's file
                 part.unlink()
             time.sleep(min(0.5 * 2 ** (failures - 1), 30))
-        except ValueError as error:  # no address at all
+        except ValueError as error:  # not an address
             raise Failure(error) from error
 
 
 def mismatch(path, file):
-    """What is wrong with a downloaded file, or None."""
+    """How a downloaded file differs from the expected size and digest; None if it does not."""
     if bytes_in(path) != file.size:
         return f"{bytes_in(path):,} bytes, expected {file.size:,}"
     with path.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    return None if found == file.sha256 else f"SHA-256 is {found}, expected {file.sha256}"
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return None if digest == file.sha256 else f"SHA-256 is {digest}, expected {file.sha256}"
 
 
 def obtain(url, file, target, timeout, retries):
-    """Brings `file` to `target`, checked; a file put there by hand is taken if it is the right one."""
+    """Download a file to `target` and check it; a file that the user has put there is checked and used."""
     if target.exists():
         if problem := mismatch(target, file):
             raise Failure(f"{target}: {problem}; remove it and run this again")
@@ -150,7 +152,7 @@ def obtain(url, file, target, timeout, retries):
     resumed = part.exists()
     try:
         fetch(url, file.size, part, timeout, retries)
-        if resumed and mismatch(part, file):  # begun with another version or a broken file
+        if resumed and mismatch(part, file):  # the first bytes are of another version, or damaged
             part.unlink()
             fetch(url, file.size, part, timeout, retries)
         if problem := mismatch(part, file):
@@ -164,12 +166,12 @@ def obtain(url, file, target, timeout, retries):
 
 
 def lines_of(path):
-    """The lines as bytes, without line feeds and without empty ones."""
+    """The lines of a file as bytes, without line feeds and empty lines."""
     return [line for line in path.read_bytes().split(b"\n") if line]
 
 
 def split_mrpc(cache):
-    """MRPC comes as texts: the listed rows of the training text are dev; the test file has an index for its label."""
+    """Write MRPC's splits as <split>.tsv.part: dev is the listed rows of the training text; test has no labels."""
     dev_ids = {tuple(line.split()) for line in lines_of(cache / "mrpc_dev_ids.tsv")}
     header, *rows = lines_of(cache / "msr_paraphrase_train.txt")
     train, dev = [header], [header]
@@ -182,7 +184,7 @@ def split_mrpc(cache):
 
 
 def unzip(archive, folder, splits):
-    """Extracts <folder>/<split>.tsv beside the archive, as <split>.tsv.part."""
+    """Extract <folder>/<split>.tsv beside the archive, as <split>.tsv.part."""
     try:
         with zipfile.ZipFile(archive) as members:
             for split in splits:
@@ -194,39 +196,41 @@ def unzip(archive, folder, splits):
 
 
 def count_rows(path, has_header):
-    """Rows with all the columns of the first one: the official counts leave out broken, short rows (QQP has some)."""
-    rows, columns = 0, None
+    """Number of rows with all columns of the first line: the official counts leave out broken rows, as QQP has some."""
     with path.open("rb") as lines:
-        for line in lines:
-            if line.strip(b"\r\n"):
-                tabs = line.count(b"\t")
-                columns = tabs if columns is None else columns
-                rows += tabs >= columns
+        tabs = [line.count(b"\t") for line in lines if line.strip(b"\r\n")]
+    rows = sum(count >= tabs[0] for count in tabs)
     return max(rows - has_header, 0)
 
 
 def wrong_rows(name, rows, folder, suffix=""):
-    """Which files of a task are not as long as they should be, in words; empty if all are."""
+    """Which files of a task have another number of rows than expected, in words; "" if none has."""
     problems = []
     for split, expected in rows.items():
         path = folder / f"{split}.tsv{suffix}"
         has_header = TASKS[name].header or split == "test"
-        found = count_rows(path, has_header) if path.exists() else 0
-        if found != expected:
-            problems.append(f"{split}.tsv has {found:,} rows, expected {expected:,}")
+        count = count_rows(path, has_header) if path.exists() else 0
+        if count != expected:
+            problems.append(f"{split}.tsv has {count:,} rows, expected {expected:,}")
     return ", ".join(problems)
 
 
 def install(name, task, args):
-    """One task, from nothing or from where an earlier run stopped, to its folder; a complete one is left alone."""
-    folder, cache = Path(args.data_dir, name), Path(args.data_dir, ".download", name)
+    """Download a task, or resume its download, and install its files; a sentence on the outcome."""
+    folder = Path(args.data_dir, name)
+    cache = Path(args.data_dir, ".download", name)
     if not wrong_rows(name, task.rows, folder):
         return f"already complete in {folder}, skipped"
+
+    # download the files of the task
     cache.mkdir(parents=True, exist_ok=True)
     for file in task.files:
-        url, target = args.base.rstrip("/") + "/" + file.path, cache / Path(file.path).name
+        url = f"{args.base.rstrip('/')}/{file.path}"
+        target = cache / Path(file.path).name
         print(f"{name}: {url} ({file.size / 1e6:.1f} MB)", flush=True)
         obtain(url, file, target, args.timeout, args.retries)
+
+    # make its splits and check them, before any of them is renamed into the task's folder
     parts = [cache / f"{split}.tsv.part" for split in task.rows]
     try:
         if name == "mrpc":
@@ -242,7 +246,8 @@ def install(name, task, args):
         for part in parts:
             part.unlink(missing_ok=True)
     shutil.rmtree(cache)
-    return f"{', '.join(f'{count:,} {split}' for split, count in task.rows.items())} rows in {folder}"
+    counts = ", ".join(f"{count:,} {split}" for split, count in task.rows.items())
+    return f"{counts} rows in {folder}"
 
 
 def parse_args(argv):
@@ -255,12 +260,15 @@ def parse_args(argv):
     parser.add_argument("--timeout", type=float, default=30, help="seconds of silence before giving up (%(default)s)")
     parser.add_argument("--retries", type=int, default=3, help="attempts in a row that may bring nothing (%(default)s)")
     args = parser.parse_args(argv)
+    # the official files, or those of a mirror
     try:
         known = read_manifest(args.manifest) if args.manifest else {t: Download(FILES[t], ROWS[t]) for t in FILES}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         parser.exit(2, f"{args.manifest}: not a manifest ({type(error).__name__}: {error})\n")
+    # the tasks to download, each folder once
     names = list(dict.fromkeys(SAME_FOLDER.get(task, task) for task in args.tasks or known))
-    if unknown := [name for name in names if name not in known]:
+    unknown = [name for name in names if name not in known]
+    if unknown:
         choices = [*known, *(alias for alias, name in SAME_FOLDER.items() if name in known)]
         parser.exit(2, f"unknown task {' '.join(unknown)}; choose from {' '.join(choices)}\n")
     return args, {name: known[name] for name in names}

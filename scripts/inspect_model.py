@@ -1,18 +1,18 @@
-"""Shows what a checkpoint costs, and beside it its teacher: parameters, widths, multiplications, latency.
+"""Print parameters, widths, multiplications and latency of a checkpoint, and of its teacher.
 
     python scripts/inspect_model.py --model_path outputs/rewind/parameter_pruned/kd_70_rte_0.5/ckpt_30
     python scripts/inspect_model.py --model_path <student> --teacher_model_path <teacher> --json costs.json
 
-Without --teacher_model_path the teacher is the one that the student was made with.
+The default teacher is the one that the student was trained with.
 
-Latency is the median of --repeats runs after three that do not count, in float32, on rows without padding: in torch on
-the GPU if there is one, and in onnxruntime on the CPU where scripts/export.py has exported the same checkpoint to its
-default place. A length that is more than a model takes is -.
+Latency is the median of --repeats runs after three for warming up, in float32, on rows without padding: in torch on the
+GPU if there is one, and in onnxruntime on the CPU if scripts/export.py has exported the checkpoint to its default
+folder. It is - for lengths that a model does not take.
 
-MACs are the products that one example of T tokens takes, by the widths that each layer has, with D hidden size, h heads
-of size s, f neurons, C classes: 3 T D h s for query, key and value, 2 T^2 h s for scores and context, T h s D for the
-output, 2 T D f for the FFN or 3 T D f for ModernBERT's, and D^2 + D C once for the classifier. All tokens count in all
-layers, and see all others; the model itself spares most of the last one, where only [CLS] is needed.
+MACs are multiply-accumulates for one example of T tokens: in each layer of h heads of size s and f neurons, with hidden
+size D, 3 T D h s for query, key and value, 2 T^2 h s for scores and context, T h s D for the output, and 2 T D f for
+the FFN or 3 T D f for ModernBERT's; and D^2 + D C for the classifier of C classes. All tokens count in all layers, and
+attend to all others; the model itself computes most of the last layer for [CLS] alone.
 """
 
 import argparse
@@ -41,7 +41,8 @@ from utils.folder import checkpoint_settings
 from utils.machine import hardware, versions
 from utils.tables import table
 
-BATCHES, LENGTHS = (1, 8, 32), (32, 128)
+BATCHES = (1, 8, 32)  # examples
+LENGTHS = (32, 128)  # tokens
 WARM_UP = 3  # runs
 
 
@@ -57,15 +58,16 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def own_teacher(path: str) -> str | None:
-    """The teacher that a student's settings name, if its folder is there."""
+def default_teacher(path: str) -> str | None:
+    """The teacher in a student's settings; None if there is none, or its folder is gone."""
     teacher = checkpoint_settings(path).get("teacher_model_path")
     return teacher if teacher and Path(teacher).is_dir() else None
 
 
 def macs(model: PrunableEncoder, length: int) -> int:
-    """Products for one example of so many tokens, as the top of this file has them."""
-    hidden, size = model.config.hidden_size, model.config.hidden_size // model.config.num_attention_heads
+    """MACs for one example of `length` tokens, by the formula at the top of this file."""
+    hidden = model.config.hidden_size
+    size = hidden // model.config.num_attention_heads
     total = hidden * (hidden + model.config.num_labels)
     for layer in model.layers:
         weights = sum(part.numel() for part in layer.unit_weights())  # each of them is one product a token
@@ -74,8 +76,9 @@ def macs(model: PrunableEncoder, length: int) -> int:
 
 
 def milliseconds(call: Callable[[], Any], repeats: int, device: str) -> float:
-    """Median time of a call, after some that do not count."""
-    return statistics.median([timed(call, device) for _ in range(WARM_UP + repeats)][WARM_UP:])
+    """Median time of a call in ms, after WARM_UP others."""
+    times = [timed(call, device) for _ in range(WARM_UP + repeats)]
+    return statistics.median(times[WARM_UP:])
 
 
 def timed(call: Callable[[], Any], device: str) -> float:
@@ -88,19 +91,23 @@ def timed(call: Callable[[], Any], device: str) -> float:
 
 
 def latencies(runtime: str, config: Any, runner: Callable, repeats: int, device: str) -> list[dict[str, Any]]:
-    """A row for each batch and length that the model takes; `runner` takes its three inputs, each (B, T)."""
+    """Latency and throughput at each batch size and length that the model takes.
+
+    Args:
+        runner: called with a list of token ids, token types and attention mask, each (B, T).
+    """
     rows = []
     for batch, length in itertools.product(BATCHES, LENGTHS):
         if length <= config.max_position_embeddings:
             inputs = [part.to(device) for part in export.random_inputs(config, batch, length)]
-            took = milliseconds(functools.partial(runner, inputs), repeats, device)
-            row = {"runtime": runtime, "batch": batch, "length": length, "ms": took}
-            rows.append({**row, "examples_per_s": 1000 * batch / took})
+            latency = milliseconds(functools.partial(runner, inputs), repeats, device)
+            row = {"runtime": runtime, "batch": batch, "length": length, "ms": latency}
+            rows.append({**row, "examples_per_s": 1000 * batch / latency})
     return rows
 
 
 def exported(path: str) -> Path | None:
-    """The checkpoint's model.onnx, if it can be run; else a line says why not."""
+    """Path of the checkpoint's model.onnx; None, after printing the reason, if it cannot be run."""
     folder = export.default_folder(path, "onnx")
     if not (folder / "model.onnx").is_file():
         print(f"{path}: not exported to {folder}, so torch only")
@@ -114,16 +121,21 @@ def exported(path: str) -> Path | None:
 
 
 def inspect(path: str, model: PrunableEncoder, repeats: int, device: str) -> dict[str, Any]:
-    """All numbers of a checkpoint: parameters, MACs by length, units left by layer, a row for each latency (ms)."""
-    model, config = model.to(device), model.config
-    total, embeddings = (sum(p.numel() for p in part.parameters()) for part in (model, model.embeddings))
+    """Content of --json for one checkpoint: parameters, MACs by length, heads and neurons by layer, latencies."""
+    model = model.to(device)
+    config = model.config
+    total = model.num_parameters()
+    embeddings = sum(parameter.numel() for parameter in model.embeddings.parameters())
+
+    # time torch, and onnxruntime if the checkpoint has been exported
     with torch.inference_mode():
         timed = latencies("torch", config, lambda inputs: model(*inputs), repeats, device)
-    if onnx := exported(path):
+    onnx = exported(path)
+    if onnx:
         session = export.open_session(onnx)
         timed += latencies("onnxruntime", config, lambda inputs: export.onnx_logits(session, inputs), repeats, "cpu")
-    widths = export.widths(model)
-    heads, neurons = zip(*widths, strict=True)
+
+    heads, neurons = zip(*export.widths(model), strict=True)
     lengths = [length for length in LENGTHS if length <= config.max_position_embeddings]
     return {
         "path": path,
@@ -136,15 +148,18 @@ def inspect(path: str, model: PrunableEncoder, repeats: int, device: str) -> dic
 
 
 def show_sizes(columns: dict[str, dict[str, Any]]) -> None:
-    """Print parameters and MACs, then heads and neurons left in each layer; `columns` are inspected models by name."""
-    rows = [
-        (f"parameters, {part}", *(f"{c['parameters'][key]:,}" for c in columns.values()))
-        for part, key in (("without embeddings", "others"), ("embeddings", "embeddings"))
-    ]
+    """Print parameters and MACs, then heads and neurons by layer; `columns` are results of `inspect` by name."""
+    # parameters and MACs, a column for each model
+    rows = []
+    for part, key in (("without embeddings", "others"), ("embeddings", "embeddings")):
+        counts = [column["parameters"][key] for column in columns.values()]
+        rows.append((f"parameters, {part}", *(f"{count:,}" for count in counts)))
     for length in map(str, LENGTHS):
-        counts = [c["macs"].get(length) for c in columns.values()]
-        rows.append((f"MACs, {length} tokens", *(count and f"{count:,}" for count in counts)))
+        counts = [column["macs"].get(length) for column in columns.values()]
+        rows.append((f"MACs, {length} tokens", *(None if count is None else f"{count:,}" for count in counts)))
     print(table(("", *columns), rows), end="\n\n")
+
+    # widths of the layers; the teacher may have more layers than the student
     parts = [(name, kind, c[kind]) for name, c in columns.items() for kind in ("heads", "neurons")]
     layers = itertools.zip_longest(*([f"{n} of {units['of']}" for n in units["left"]] for _, _, units in parts))
     header = ("layer", *(f"{name}'s {kind}" for name, kind, _ in parts))
@@ -152,16 +167,26 @@ def show_sizes(columns: dict[str, dict[str, Any]]) -> None:
 
 
 def show_latencies(columns: dict[str, dict[str, Any]]) -> None:
-    """Print a row for each runtime, batch and length that one of the inspected models has."""
-    timed = [{(r["runtime"], r["batch"], r["length"]): r for r in c["latency"]} for c in columns.values()]
-    shapes = itertools.product(("torch", "onnxruntime"), BATCHES, LENGTHS)
+    """Print a row for each runtime, batch size and length at which a model was timed; `columns` as above."""
+    timed = [
+        {(row["runtime"], row["batch"], row["length"]): row for row in column["latency"]} for column in columns.values()
+    ]
+
+    # a row for each shape at which one of them was timed
     rows = []
-    for shape in (shape for shape in shapes if any(shape in by_shape for by_shape in timed)):
-        there = [by_shape.get(shape) for by_shape in timed]
-        cells = [(f"{r['ms']:.2f}", f"{r['examples_per_s']:.1f}") if r else (None, None) for r in there]
-        ratio = [f"{there[1]['ms'] / there[0]['ms']:.2f}" if all(there) else None] if len(there) > 1 else []
-        rows.append((*shape, *itertools.chain(*cells), *ratio))
-    header = [f"{name} {unit}" for name in columns for unit in ("ms", "examples/s")] + ["speed-up"] * (len(columns) > 1)
+    for shape in itertools.product(("torch", "onnxruntime"), BATCHES, LENGTHS):
+        latencies_of = [by_shape.get(shape) for by_shape in timed]
+        if not any(latencies_of):
+            continue
+        cells: list[Any] = [*shape]
+        for latency in latencies_of:
+            cells += [f"{latency['ms']:.2f}", f"{latency['examples_per_s']:.1f}"] if latency else [None, None]
+        if len(columns) > 1:  # the teacher's time by the student's
+            cells.append(f"{latencies_of[1]['ms'] / latencies_of[0]['ms']:.2f}" if all(latencies_of) else None)
+        rows.append(cells)
+    header = [f"{name} {unit}" for name in columns for unit in ("ms", "examples/s")]
+    if len(columns) > 1:
+        header.append("speed-up")
     print(table(("runtime", "batch", "length", *header), rows))
 
 
@@ -170,10 +195,14 @@ def main(argv=None):
     args = parse_args(argv)
     if args.json and (Path(args.json).is_dir() or not Path(args.json).parent.is_dir()):
         raise InputError(f"--json {args.json}: expected a file in a folder that exists")
+
+    # measure the model, then its teacher if there is one
     device = "cuda" if torch.cuda.is_available() and not args.use_cpu else "cpu"
-    paths = {"model": args.model_path, "teacher": args.teacher_model_path or own_teacher(args.model_path)}
+    paths = {"model": args.model_path, "teacher": args.teacher_model_path or default_teacher(args.model_path)}
     models = {name: export.load_for_inference(path) for name, path in paths.items() if path}
     columns = {name: inspect(paths[name], model, args.repeats, device) for name, model in models.items()}
+
+    # print all tables, after what they were measured on
     machine = {**hardware(device), **versions()}
     print("{hardware}, {cpu_threads} CPU threads, torch {torch_version}".format(**machine), end="\n\n")
     show_sizes(columns)

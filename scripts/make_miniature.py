@@ -1,4 +1,4 @@
-"""A miniature entailment task and a small BERT to learn it, so that all five stages run on a CPU in a minute or two.
+"""Make a miniature entailment task and a small BERT, on which all five stages run on a CPU in a minute or two.
 
     python scripts/make_miniature.py --dir quickstart
 
@@ -6,9 +6,10 @@ Writes <dir>/datasets/rte/{train,dev,test}.tsv, in the layout of RTE, and <dir>/
 random weights and its own vocabulary. The same seed writes the same bytes.
 
 A row: "Anna remembers fresh bread, awful waiters and dark beds." entails "The food was good.", and does not entail
-"Anna liked the staff." The label is what was said of the one thing that is asked for. Guessing from the tone of the
-whole sentence gives about 80 %; the rest takes putting thing and adjective together. Most adjectives fit one thing
-only (fresh), some fit all (awful) and have to be found by their place: those few are what a short training leaves open.
+"Anna liked the staff." The hypothesis is about one of the things in the premise, and the label says whether its
+adjective was a good one. Guessing from the tone of the whole premise gives about 80 %; the rest takes matching thing
+and adjective. Most adjectives fit one thing only (fresh), some fit all (awful) and have to be found by their position:
+those few are what a short training does not learn.
 """
 
 import argparse
@@ -28,7 +29,7 @@ NOUNS = {
     "room": ["beds", "baths", "windows", "carpets"],
     "town": ["beaches", "markets", "harbours", "parks"],
 }
-# for each of them, and for any of them: what is good to say, what is bad
+# good and bad adjectives that fit each of them, and that fit any of them
 ADJECTIVES = {
     "food": (["tasty", "fresh", "crisp", "sweet"], ["stale", "burnt", "salty", "bitter"]),
     "staff": (["kind", "polite", "quick", "helpful"], ["rude", "slow", "lazy", "grumpy"]),
@@ -57,8 +58,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def draw_row(rng: random.Random) -> Row:
-    """Two or three things that a guest says are good or bad, and a statement about one of them."""
-    guest, tone = rng.choice(GUESTS), rng.random() < 0.5
+    """Draw a premise about two or three things, a hypothesis about one of them, and the label."""
+    guest = rng.choice(GUESTS)
+    tone = rng.random() < 0.5  # whether most of the adjectives are good ones
     things = rng.sample(list(NOUNS), rng.choice((2, 3)))
     is_good = {thing: (rng.random() < AGREEING) == tone for thing in things}
     phrases = []
@@ -66,14 +68,14 @@ def draw_row(rng: random.Random) -> Row:
         good, bad = ADJECTIVES["any" if rng.random() < GENERAL else thing]
         phrases.append(f"{rng.choice(good if is_good[thing] else bad)} {rng.choice(NOUNS[thing])}")
     premise = f"{guest} {rng.choice(VERBS)} {', '.join(phrases[:-1])} and {phrases[-1]}."
-    asked = rng.choice(things)
-    hypothesis = rng.choice((f"the {asked} was good.", f"{guest} liked the {asked}."))
-    label = "entailment" if is_good[asked] else "not_entailment"
+    thing = rng.choice(things)
+    hypothesis = rng.choice((f"the {thing} was good.", f"{guest} liked the {thing}."))
+    label = "entailment" if is_good[thing] else "not_entailment"
     return premise.capitalize(), hypothesis.capitalize(), label
 
 
 def write_task(folder: Path, sizes: dict[str, int], rng: random.Random) -> None:
-    """One TSV file per split; no pair of sentences occurs twice."""
+    """Write a TSV file for each split; no pair of sentences occurs twice."""
     folder.mkdir(parents=True, exist_ok=True)
     seen = set()
     for split, size in sizes.items():
@@ -88,7 +90,7 @@ def write_task(folder: Path, sizes: dict[str, int], rng: random.Random) -> None:
 
 
 def write_bert(folder: Path, seed: int) -> None:
-    """A BERT of 4 layers with 4 heads and 256 neurons each, untrained, and its tokenizer, in Hugging Face's files."""
+    """Write an untrained BERT of 4 layers with 4 heads and 256 neurons each, and its tokenizer."""
     phrases = [*NOUNS.values(), *(words for pair in ADJECTIVES.values() for words in pair)]
     words = sorted({*GUESTS, *VERBS, *NOUNS, *OTHERS, *(word for phrase in phrases for word in phrase)})
     config = BertConfig(
@@ -98,7 +100,7 @@ def write_bert(folder: Path, seed: int) -> None:
         num_attention_heads=4,
         intermediate_size=4 * HIDDEN_SIZE,
         max_position_embeddings=128,
-        # layers this narrow learn within minutes only if they start by passing on what they see, and drop none of it
+        # with the usual small initial weights, or dropout, layers this narrow do not learn within minutes
         initializer_range=HIDDEN_SIZE**-0.5,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,

@@ -1,10 +1,10 @@
-"""A stage in a process of its own that stops itself at a chosen moment, and what has to hold afterwards.
+"""Run stages in processes that stop themselves at a chosen moment, and check the outputs afterwards.
 
     process = start(folder, command, Stop(change=7, number=signal.SIGTERM))
 
-All that a stage leaves on the disk gets its final name, and loses it, by os.replace, os.rename, os.unlink and os.rmdir.
-Stopping right before each of these calls, and right after the last one, is stopping at every moment whose traces differ
-in more than files that are still being written. What the checks below find wrong, they raise as Fault.
+All files of a stage get their final names, and lose them, by os.replace, os.rename, os.unlink and os.rmdir. Stopping
+right before each of these calls, and right after the last one, covers all states of the disk, apart from files that are
+being written. The checks below raise Fault.
 """
 
 import functools
@@ -33,7 +33,7 @@ from utils.settings import run_id
 
 CHANGES = ("replace", "rename", "unlink", "remove", "rmdir")  # functions of os
 STATUS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}  # of a process that was stopped
-HANGING = 120  # seconds after which a process is taken to wait for ever
+HANGING = 120  # seconds after which a process is considered to hang
 
 
 class Fault(Exception):
@@ -59,13 +59,13 @@ class Stop(NamedTuple):
 
 
 class Process(NamedTuple):
-    """A stage that runs."""
+    """A running stage."""
 
     process: multiprocessing.Process
-    changes: Any  # a shared number: how often it has changed the outputs so far
+    changes: Any  # shared integer: number of its changes of the outputs so far
 
     def wait(self, seconds: float = HANGING) -> int | None:
-        """Exit status; None if it has not ended within these seconds."""
+        """The exit status; None if it has not ended within these seconds."""
         self.process.join(seconds)
         return self.process.exitcode
 
@@ -85,11 +85,7 @@ def start(folder: Path, command: Command, stop: Stop | None = None) -> Process:
 
 
 def run(folder: Path, *commands: Command) -> int:
-    """Run stages side by side until they end by themselves; how often the first one has changed the outputs.
-
-    Raises:
-        Fault: one did not end, or with another exit status than 0.
-    """
+    """Run stages to their end, side by side; the first one's number of changes. Raises Fault if one fails or hangs."""
     started = [start(folder, command) for command in commands]
     for command, process in zip(commands, started, strict=True):
         status = process.wait()
@@ -104,52 +100,50 @@ def run(folder: Path, *commands: Command) -> int:
 
 
 def _run(folder: Path, command: Command, changes: Any, stop: Stop | None) -> None:
+    """Run a stage in this process, with its output in a file, and count its changes of the outputs."""
     os.chdir(folder)
     output = open(folder / f"{command.script.__name__}.out", "a", encoding="utf-8")  # noqa: SIM115, until the process ends
     sys.stdout = sys.stderr = output
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored by what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
     for name in CHANGES:
         setattr(os, name, _counted(getattr(os, name), folder / "outputs", changes, stop))
     command.script.main(["--data_dir", "../datasets", *command.flags])
 
 
 def _counted(change: Callable, outputs: Path, changes: Any, stop: Stop | None) -> Callable:
-    """A function of os that counts how often it is called for what there is in the outputs, and stops the process."""
+    """A function of os that counts its calls for existing paths in the outputs, and stops the process at `stop`."""
 
-    def stop_here(is_after: bool) -> None:
+    def stop_if_planned(is_after: bool) -> None:
         if stop and stop.change == changes.value and stop.is_after is is_after:
             os.kill(os.getpid(), stop.number)
 
     @functools.wraps(change)
     def wrapped(path: Any, *rest: Any, **options: Any) -> None:
-        # a folder's descriptor comes from shutil.rmtree alone
+        # a folder's descriptor is passed by shutil.rmtree alone, which is called for outputs alone
         inside = options.get("dir_fd") is not None or outputs in Path(os.path.abspath(path)).parents
         if not inside or (options.get("dir_fd") is None and not os.path.lexists(path)):
             return change(path, *rest, **options)
         changes.value += 1
-        stop_here(is_after=False)
+        stop_if_planned(is_after=False)
         change(path, *rest, **options)
-        stop_here(is_after=True)
+        stop_if_planned(is_after=True)
 
     return wrapped
 
 
 def check_whole(folder: Path) -> None:
-    """Read every file that has its final name.
-
-    Raises:
-        Fault: one cannot be read.
-    """
+    """Read every file with a final name, one without a dot in front; raises Fault if one cannot be read."""
     for path in (folder / "outputs").rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or not path.is_file():
+        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if is_hidden or not path.is_file():
             continue
         try:
             if path.suffix == ".json":
                 json.loads(path.read_text(encoding="utf-8"))
             elif path.suffix == ".safetensors":
                 with safe_open(path, "pt") as tensors:
-                    [tensors.get_tensor(name) for name in tensors.keys()]  # noqa: SIM118, no mapping
+                    for name in tensors.keys():  # noqa: SIM118, no mapping
+                        tensors.get_tensor(name)
         except Exception as error:
             raise Fault(f"{path} is there and cannot be read: {error}") from error
 
@@ -157,50 +151,54 @@ def check_whole(folder: Path) -> None:
 def results(folder: Path) -> dict[str, Any]:
     """All metrics and submissions by path, without the seconds they took."""
     outputs = folder / "outputs"
-    found = {path: _without_seconds(json.loads(path.read_text())) for path in outputs.rglob("metrics.json")}
-    found |= {path: path.read_text() for path in outputs.rglob("*.tsv")}
-    return {str(path.relative_to(folder)): content for path, content in found.items()}
+    contents = {path: _without_seconds(json.loads(path.read_text())) for path in outputs.rglob("metrics.json")}
+    contents |= {path: path.read_text() for path in outputs.rglob("*.tsv")}
+    return {str(path.relative_to(folder)): content for path, content in contents.items()}
 
 
 def _without_seconds(value: Any) -> Any:
     if isinstance(value, dict):
-        # a submission names its checkpoint by a digest, of its seconds too
-        kept = {key: item for key, item in value.items() if "seconds" not in key and key != "result"}
-        return {key: _without_seconds(item) for key, item in kept.items()}
+        # "result" is the digest of a submission's checkpoint, which depends on the seconds, too
+        names = [name for name in value if "seconds" not in name and name != "result"]
+        return {name: _without_seconds(value[name]) for name in names}
     return value
 
 
 def shown(folder: Path) -> dict[tuple, Any]:
-    """What is to be read in the outputs under which settings: (run, checkpoint, seed, where) -> numbers.
+    """The numbers that users see in the outputs: (run, checkpoint, seed, "report" or "metrics.json") -> numbers.
 
-    In the report a row, its metrics and all; in the metrics.json beside checkpoints, with the args.json beside it, the
-    course of training.
+    "report" holds the rows and metrics of the report, "metrics.json" the training history in the file beside the
+    checkpoints, under the seed of the args.json beside it.
     """
     outputs = folder / "outputs"
-    found: dict[tuple, Any] = {}
+    numbers: dict[tuple, Any] = {}
+
+    # in the report; collect refuses two checkpoints that would count as one
     try:
         reported = list(checkpoints([outputs]))
     except InputError:  # nothing is finished
         reported = []
-    collect(reported)  # which refuses two that would count as one
+    collect(reported)
     for checkpoint in reported:
         key = (str(checkpoint.folder.relative_to(folder)), checkpoint.name, checkpoint.args["seed"])
         rows = [replace(row, folder="", seconds=None) for row in collect([checkpoint])]
-        found[*key, "report"] = (rows, _without_seconds(checkpoint.metrics))
+        numbers[*key, "report"] = (rows, _without_seconds(checkpoint.metrics))
+
+    # beside the checkpoints
     for path in outputs.rglob("metrics.json"):
         if not is_checkpoint(path.parent.name) and not path.parent.name.startswith("."):
-            metrics, seed = read_json(path), read_json(path.with_name("args.json")).get("seed")
+            metrics = read_json(path)
+            seed = read_json(path.with_name("args.json")).get("seed")
             runs = {checkpoint_name(s): row for s, row in metrics.get("sparsity", {}).items()} or {CHECKPOINT: metrics}
             for name, result in runs.items():
-                found[str(path.parent.relative_to(folder)), name, seed, "metrics.json"] = result.get("history")
-    return found
+                numbers[str(path.parent.relative_to(folder)), name, seed, "metrics.json"] = result.get("history")
+    return numbers
 
 
 def check_shown(folder: Path, truth: dict[tuple, Any]) -> None:
-    """Compare all numbers that are to be seen with those of undisturbed runs of the same settings.
+    """Compare all numbers that users see with those of undisturbed runs with the same settings.
 
-    Raises:
-        Fault: one differs, or is of settings that were never run.
+    Raises Fault if a number differs, or if there was no run with its settings.
     """
     for key, numbers in shown(folder).items():
         if key not in truth or truth[key] != numbers:
@@ -209,47 +207,49 @@ def check_shown(folder: Path, truth: dict[tuple, Any]) -> None:
 
 
 class Saved(NamedTuple):
-    """What lay on the disk when a process was stopped, and must not be computed again."""
+    """Results on the disk when a process was stopped, which must not be computed again."""
 
-    weights: dict[Path, int]  # of finished checkpoints: when they were written
-    updates: dict[Path, int]  # log of a run whose training had begun: the update after which its state was saved
-    logged: dict[Path, int]  # how long these logs were
+    weights: dict[Path, int]  # finished checkpoint -> time of writing
+    updates: dict[Path, int]  # log.txt of a run in training -> the update after which its state was saved
+    logged: dict[Path, int]  # the same log.txt -> its length
 
 
 def saved(folder: Path, undisturbed: Path, before: dict[Path, int], overwritten: tuple[str, ...] = ()) -> Saved:
-    """Look at the disk after a stop.
+    """The results on the disk after a stop that the resumed command must not compute again.
 
     Args:
-        undisturbed: a folder in which the same commands were not stopped; its settings are the right ones.
-        before: what `written` had said before the command; what it is to overwrite is not worth keeping.
-        overwritten: the checkpoints of a command with --overwrite; once it has come to its end, it would start afresh.
+        undisturbed: folder in which the same commands were not stopped; its settings are the expected ones.
+        before: result of `written` before the command; those checkpoints may be overwritten.
+        overwritten: checkpoints of a command with --overwrite, which starts afresh once it has finished.
     """
     weights, updates, logged = {}, {}, {}
     made = written(folder)
     for run_folder, name, settings in _settings(undisturbed):
-        here = RunFolder(folder / run_folder)
-        path, state_file = run_folder / name, here.beside(name, "state")
-        is_marked = any(here.is_being_overwritten(other, settings) for other in overwritten)
-        if here.state(name, settings) in (State.FINISHED, State.DIVERGED):
+        run = RunFolder(folder / run_folder)
+        path = run_folder / name
+        state_file = run.beside(name, "state")
+        is_overwriting = any(run.is_being_overwritten(other, settings) for other in overwritten)
+        if run.state(name, settings) in (State.FINISHED, State.DIVERGED):
+            # finished, and not about to be overwritten by the command
             is_new = made.get(path) != before.get(path)
-            if path in made and (is_marked and is_new or not overwritten):
+            if path in made and (not overwritten or (is_overwriting and is_new)):
                 weights[path] = made[path]
-        elif state_file.exists() and StateFile.of_run(state_file) == run_id(settings):
+        elif state_file.exists() and StateFile.run_id_of(state_file) == run_id(settings):
+            # in training, with a state that this command has saved
             log = run_folder / "log.txt"
             updates[log] = torch.load(state_file, weights_only=True)["progress"]["update"]
             logged[log] = len((folder / log).read_text())
     return Saved(weights, updates, logged)
 
 
-def check_kept(folder: Path, at_stop: Saved) -> None:
-    """See that the command, which has come to its end now, computed nothing again.
+def check_not_recomputed(folder: Path, at_stop: Saved) -> None:
+    """Check that the resumed command has used the results that were saved at the stop.
 
-    Raises:
-        Fault: weights were written again, or training did not go on from its saved state.
+    Raises Fault if weights were written again, or training did not resume from its saved state.
     """
     made = written(folder)
-    for path, moment in at_stop.weights.items():
-        if made.get(path) != moment:
+    for path, written_at in at_stop.weights.items():
+        if made.get(path) != written_at:
             raise Fault(f"{path} was finished, and was made again")
     for log, update in at_stop.updates.items():
         if f"going on after update {update}\n" not in (folder / log).read_text()[at_stop.logged[log] :]:
@@ -257,39 +257,42 @@ def check_kept(folder: Path, at_stop: Saved) -> None:
 
 
 def check_end(folder: Path, undisturbed: Path) -> None:
-    """Compare what there is in the end with what undisturbed commands leave.
+    """Compare the outputs of finished commands with those of undisturbed ones.
 
-    Raises:
-        Fault: a metric or a prediction is another one, or a file or a lock was left over.
+    Raises Fault if a metric or a prediction differs, or a hidden file was left over.
     """
-    found, wanted = results(folder), results(undisturbed)
-    if differing := sorted(path for path in {*wanted, *found} if wanted.get(path) != found.get(path)):
+    actual = results(folder)
+    expected = results(undisturbed)
+    differing = sorted(path for path in {*expected, *actual} if expected.get(path) != actual.get(path))
+    if differing:
         raise Fault(f"other results than undisturbed: {', '.join(differing)}")
-    if left := sorted(hidden(folder) - hidden(undisturbed)):
-        raise Fault(f"left over: {', '.join(map(str, left))}")
-    for metrics in (folder / "outputs").rglob("*.tsv"):
-        if not RunFolder(metrics.parent).has_current_submission():
-            raise Fault(f"{metrics} is not of the checkpoint that metrics.json says")
+    left_over = sorted(hidden(folder) - hidden(undisturbed))
+    if left_over:
+        raise Fault(f"left over: {', '.join(map(str, left_over))}")
+    for submission in (folder / "outputs").rglob("*.tsv"):
+        if not RunFolder(submission.parent).has_current_submission():
+            raise Fault(f"{submission} is not of the checkpoint that metrics.json says")
 
 
 def written(folder: Path) -> dict[Path, int]:
-    """When the weights of each checkpoint were written."""
+    """Checkpoint -> time at which its weights were written, in ns."""
     outputs = folder / "outputs"
-    found = [path for path in outputs.rglob("model.safetensors") if is_checkpoint(path.parent.name)]
-    return {path.parent.relative_to(folder): path.stat().st_mtime_ns for path in found}
+    weights = [path for path in outputs.rglob("model.safetensors") if is_checkpoint(path.parent.name)]
+    return {path.parent.relative_to(folder): path.stat().st_mtime_ns for path in weights}
 
 
 def hidden(folder: Path) -> set[Path]:
-    """Files and folders whose names begin with a dot: locks, states, marks, and what was to be renamed."""
+    """Files and folders whose names begin with a dot: locks, states, stale files, and unfinished writes."""
     return {path.relative_to(folder) for path in (folder / "outputs").rglob(".*")}
 
 
 def _settings(folder: Path) -> Iterator[tuple[Path, str, dict[str, Any]]]:
-    """Run, checkpoint and settings of all that there is."""
-    machine = {*versions(), *hardware("cpu")}  # which args.json has, too, and which decides no result
+    """Run folder, name and settings of every finished checkpoint."""
+    machine = {*versions(), *hardware("cpu")}  # entries of args.json that are no settings
     for path in sorted((folder / "outputs").rglob("metrics.json")):
         if is_checkpoint(path.parent.name):
-            run_folder, name = path.parent.parent, path.parent.name
+            run_folder = path.parent.parent
+            name = path.parent.name
             settings = RunFolder(run_folder).settings(name)
             decisive = {key: value for key, value in settings.items() if key not in machine}
             yield run_folder.relative_to(folder), name, decisive

@@ -1,11 +1,11 @@
-"""Collects the files of predictions that --do_test wrote into the zip that GLUE's server takes.
+"""Collect the submission files that --do_test wrote into a zip for GLUE's server.
 
     python scripts/submission.py                                    # all of outputs/, one file for each task
     python scripts/submission.py outputs/rewind/layer_dropped/kd_4_*_0.5 WNLI.tsv --output submission.zip
 
-Folders are searched with all below them for RTE.tsv, MRPC.tsv and so on; two files for one task are refused. Each must
-have a row for each example of GLUE's test set, in order, with a label of the task or a score from 0 to 5. The server
-takes complete sets only: the nine tasks (MNLI is two files) and WNLI; the diagnostic set AX is optional.
+Folders are searched recursively for RTE.tsv, MRPC.tsv and so on; two files for one task are an error. Each must have a
+row for each example of GLUE's test set, in order, with a label of the task or a score from 0 to 5. The server accepts
+complete sets only: the nine tasks (MNLI is two files) and WNLI; the diagnostic set AX is optional.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from utils.tasks import NLI, SCORE_RANGE, TASKS
 TASK_NAMES = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "mnlimm", "qnli", "rte", "wnli")  # in GLUE's order
 ROWS = {**{TASKS[name].title: TASKS[name].rows[-1] for name in TASK_NAMES}, "AX": 1104}  # of test sets, by title
 OPTIONAL = ("AX",)
-# what a file may say, by its title; () is a score
+# title of a file -> labels that it may hold; () is a score
 LABELS = {**{task.title: task.file_labels for task in TASKS.values()}, "AX": NLI}
 
 
@@ -43,13 +43,15 @@ def parse_args(argv=None):
 
 
 def find_files(paths: list[str]) -> dict[str, Path]:
-    """Title -> file, in GLUE's order, of the files that are given or lie in the folders that are.
+    """Title -> submission file, in GLUE's order, of these files and of all below these folders.
 
-    Raises InputError if there is no such file or folder, if a given file's name is not one of GLUE's, if two files are
-    for one task, or if a run's checkpoint has been made again since.
+    Raises:
+        InputError: there is no such file or folder, a file has none of GLUE's names, two files are for one task, or
+            the checkpoint that predicted one has been replaced since.
     """
-    found = {}
+    by_title = {}
     for path in map(Path, paths):
+        # a folder stands for all submission files below it
         if path.is_dir():
             files = [file for title in ROWS for file in sorted(path.rglob(f"{title}.tsv"))]
         elif not path.is_file():
@@ -58,8 +60,10 @@ def find_files(paths: list[str]) -> dict[str, Path]:
             raise InputError(f"{path}: not a name that GLUE knows, expected one of {_names(ROWS)}")
         else:
             files = [path]
+
+        # one file for each task, of a checkpoint that is there
         for file in files:
-            other = found.setdefault(file.stem, file)
+            other = by_title.setdefault(file.stem, file)
             if other.resolve() != file.resolve():
                 raise InputError(f"two files for {file.stem}: {other} and {file}; name the folders to take")
             run = RunFolder(file.parent)
@@ -67,7 +71,7 @@ def find_files(paths: list[str]) -> dict[str, Path]:
                 raise InputError(
                     f"{file}: not of the checkpoint beside it; the run's command with --do_test writes it anew"
                 )
-    return {title: found[title] for title in ROWS if title in found}
+    return {title: by_title[title] for title in ROWS if title in by_title}
 
 
 def _names(titles) -> str:
@@ -75,9 +79,10 @@ def _names(titles) -> str:
 
 
 def read_predictions(path: Path) -> bytes:
-    """The content of a file of predictions, when it is what GLUE's server takes.
+    """The content of a submission file, after checking header, indices, labels or scores, and number of rows.
 
-    Raises InputError, with file and line, if it is not: header, indices from 0 on, labels or scores, number of rows.
+    Raises:
+        InputError: one of them is wrong; the message names file and line.
     """
     content = path.read_bytes()
     try:
@@ -95,18 +100,18 @@ def read_predictions(path: Path) -> bytes:
     return content
 
 
-def _check_row(line: str, index: int, labels: tuple[str, ...], place: str) -> None:
-    """Raise InputError if a row is not this index and one of these labels, or a score if there are none."""
+def _check_row(line: str, index: int, labels: tuple[str, ...], location: str) -> None:
+    """Raise InputError unless a row is this index and one of these labels, or a score if `labels` is ()."""
     columns = line.split("\t")
     if len(columns) != 2:
-        raise InputError(f"{place}: {len(columns)} columns, expected 2")
+        raise InputError(f"{location}: {len(columns)} columns, expected 2")
     if columns[0] != str(index):
-        raise InputError(f"{place}: index {columns[0]!r}, expected {index}")
+        raise InputError(f"{location}: index {columns[0]!r}, expected {index}")
     if labels and columns[1] not in labels:
-        raise InputError(f"{place}: prediction {columns[1]!r}, expected one of {', '.join(labels)}")
+        raise InputError(f"{location}: prediction {columns[1]!r}, expected one of {', '.join(labels)}")
     lowest, highest = SCORE_RANGE
     if not labels and not lowest <= _number(columns[1]) <= highest:
-        raise InputError(f"{place}: prediction {columns[1]!r}, expected a number from {lowest} to {highest}")
+        raise InputError(f"{location}: prediction {columns[1]!r}, expected a number from {lowest} to {highest}")
 
 
 def _number(text: str) -> float:
@@ -119,6 +124,7 @@ def _number(text: str) -> float:
 @entry_point()
 def main(argv=None):
     args = parse_args(argv)
+    # read and check everything before the zip is written
     output = Path(args.output)
     if output.is_dir() or not output.parent.is_dir():
         raise InputError(f"--output {output}: expected a file in a folder that exists")
@@ -129,6 +135,7 @@ def main(argv=None):
     if missing and not args.allow_missing:
         raise InputError(f"missing {_names(missing)}: GLUE's server takes complete sets only (--allow_missing)")
     contents = {title: read_predictions(path) for title, path in files.items()}
+
     with written_beside(output) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
         for title, content in contents.items():
             archive.writestr(f"{title}.tsv", content)

@@ -1,12 +1,13 @@
-"""Runs a grid of tasks, students, lams and seeds, each stage as soon as what it needs is there.
+"""Run all stages for a grid of tasks, students, lams and seeds, several at once.
 
     python scripts/sweep.py --task_name rte mrpc --student_layer 4 --student_sparsity 70 --lam 0 0.5 1 --seed 1 2 3
     python scripts/sweep.py ... --executor slurm --jobs 64 --partition gpu --timeout_min 120
 
-A cell is one stage for one point of the grid; the teacher of a task and seed is shared by all that need it. What is
-done is what lies in <output_dir>/seed_<seed>/: started again, the sweep does only what is missing, and training that
-was stopped goes on. A failed cell is reported with its log, one made with other arguments is refused, and what needs
-them is left out; the others go on. Exit status 2 if a cell was refused, 1 if one failed, 130 or 143 if stopped.
+A cell is one stage for one point of the grid; it starts when the cells that it needs are done, and the teacher of a
+task and seed is shared by all that need it. Outputs are written to <output_dir>/seed_<seed>/: the same command again
+runs only cells that are missing there, and resumes training that was stopped. A failed cell is reported with its log,
+one made with other arguments is refused, and cells that need either are left out; the others go on. Exit status 2 if a
+cell was refused, 1 if one failed, 130 or 143 if stopped.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import contextlib
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +44,9 @@ from utils.tables import diverged_of, table
 from utils.tasks import TASKS
 
 PERCENT = number(int, 0, 99)
-OWN_FLAGS = {"--task_name", "--seed", "--data_dir", "--output_dir"}  # of stages, which the sweep sets
-LOCKED_OUT = "is writing here"  # in the error of a stage that another process kept out of its folder
-GRACE = 60  # seconds for stopped jobs to save how far they came
+SWEEP_FLAGS = {"--task_name", "--seed", "--data_dir", "--output_dir"}  # flags of stages that the sweep itself sets
+LOCKED_OUT = "is writing here"  # part of the error of a stage whose folder another process has locked
+GRACE = 60  # seconds for stopped jobs to save their state
 
 
 def parse_args(argv=None):
@@ -99,6 +101,7 @@ def parse_args(argv=None):
     add("--poll_seconds", type=number(float, 0.1), default=2.0, help="between looks at the jobs (default 2)")
     add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     args = parser.parse_args(argv)
+    # without any student, the layer-dropped one of four layers
     if not args.student_layer and not args.student_sparsity:
         args.student_layer = [4]
     if args.layer_choice != ["first"] and not args.student_layer:
@@ -109,83 +112,101 @@ def parse_args(argv=None):
 def stage_flags(text: str) -> list[str]:
     """An argparse type: flags of stages, in one word."""
     flags = text.split()
-    if own := OWN_FLAGS.intersection(flag.split("=")[0] for flag in flags):
-        raise argparse.ArgumentTypeError(f"found {min(own)}, which is a flag of the sweep itself, or set by it")
+    reserved = SWEEP_FLAGS.intersection(flag.split("=")[0] for flag in flags)
+    if reserved:
+        raise argparse.ArgumentTypeError(f"found {min(reserved)}, which is a flag of the sweep itself, or set by it")
     return flags
 
 
 def check_flags(cells: list[Cell]) -> None:
-    """Have every stage read the flags of its cells, before anything is submitted.
+    """Parse the flags of every cell with the parser of its stage, before anything is submitted.
 
     Raises:
         SystemExit: status 2 and one line, for a flag that a stage does not take.
     """
     for cell in cells:
-        with contextlib.suppress(InputError):  # that cell will fail, and the others go on
+        with contextlib.suppress(InputError):  # such as missing data: this cell will fail, and the others go on
             SCRIPTS[cell.stage].parse_args(cell.flags)
 
 
 def update(cell: Cell) -> None:
-    """Look at the cell's job, or at the disk."""
+    """Set the state of a cell from its job, if it has one, else from its folder."""
     if cell.state in ENDED:
         return
     try:
         if cell.job is not None:
-            _look_at_job(cell)
+            _update_from_job(cell)
         elif any(need.state in ENDED and need.state != DONE for need in cell.needs):
             cell.state = LEFT_OUT
         elif all(need.state == DONE for need in cell.needs):
-            _look_at_disk(cell)
+            _update_from_folder(cell)
     except InputError as error:
-        cell.state, cell.why = FAILED, f": {error}"
+        cell.state = FAILED
+        cell.reason = f": {error}"
 
 
-def _look_at_job(cell: Cell) -> None:
-    """What the disk says when the job has ended, whatever its exit status."""
-    if not cell.job.done():
+def _update_from_job(cell: Cell) -> None:
+    """When the job has ended, set the state from the folder; an error of the job itself is only noted."""
+    job = cell.job
+    if not job.done():
         return
-    job, cell.job = cell.job, None
-    _look_at_disk(cell)
-    if cell.state == WAITING:  # it made nothing, or not all
+    cell.job = None
+    _update_from_folder(cell)
+    if cell.state == WAITING:  # the outputs are missing or incomplete
         errors = job.paths.stderr
-        if not cell.tried_again and errors.is_file() and LOCKED_OUT in errors.read_text(errors="replace"):
-            cell.tried_again = True  # what kept it out was stopped meanwhile
+        if not cell.was_retried and errors.is_file() and LOCKED_OUT in errors.read_text(errors="replace"):
+            cell.was_retried = True  # the process that held the lock has been stopped since
         else:
-            cell.state, cell.why = FAILED, f", see {errors}"
+            cell.state = FAILED
+            cell.reason = f", see {errors}"
     elif cell.state == DONE and (job.exception() or job.result()):
-        cell.why = f": finished, but its job left with an error, see {job.paths.stderr}"
+        cell.reason = f": finished, but its job left with an error, see {job.paths.stderr}"
 
 
-def _look_at_disk(cell: Cell) -> None:
+def _update_from_folder(cell: Cell) -> None:
+    """Set the state from the checkpoints in the cell's folder."""
     if cell.is_elsewhere():
         cell.state = ELSEWHERE
         return
+
+    # done if all checkpoints and the files derived from them are there; failed if the training of one diverged
     folder = RunFolder(cell.folder)
     states = {folder.state(name, cell.settings) for name in cell.names}
     is_made = states <= {State.FINISHED, State.DIVERGED}
     if is_made and folder.is_complete(cell.names, cell.settings.get("do_test", False)):
         diverged = diverged_of({name: folder.result(name) for name in cell.names})
-        cell.state, cell.why = (FAILED, f": {diverged}") if diverged else (DONE, "")
-    elif (changes := folder.conflicts(cell.settings)) and not cell.settings["overwrite"]:
+        cell.state = FAILED if diverged else DONE
+        cell.reason = f": {diverged}" if diverged else ""
+        return
+
+    # refused if anything in the folder was made with other arguments, unless it may be overwritten
+    changes = folder.conflicts(cell.settings)
+    if changes and not cell.settings["overwrite"]:
         cell.state = REFUSED
-        cell.why = f": made with other arguments: {'; '.join(changes)}; move it away, or --flags=--overwrite"
+        cell.reason = f": made with other arguments: {'; '.join(changes)}; move it away, or --flags=--overwrite"
     else:
         cell.state = WAITING
 
 
 def run(cells: list[Cell], jobs: Jobs, poll_seconds: float) -> None:
-    """Submit cells as jobs end and what they need is done, until nothing is left to do."""
-    shown, busy = "", {}
+    """Submit cells as jobs end and the cells that they need are done, until all have ended."""
+    shown = ""
+    gpus_of: dict[int, str | None] = {}  # index of a running cell -> its GPUs
     while True:
+        # jobs that have ended free their GPUs
         for index, cell in enumerate(cells):
             update(cell)
-            if cell.state != RUNNING and index in busy:
-                jobs.free.append(busy.pop(index))
+            if cell.state != RUNNING and index in gpus_of:
+                jobs.free.append(gpus_of.pop(index))
+
+        # which cells that can start now take
         for index, cell in enumerate(cells):
             if jobs.free and cell.state == WAITING and all(need.state == DONE for need in cell.needs):
-                busy[index] = jobs.free.pop(0)
+                gpus_of[index] = jobs.free.pop(0)
                 command = [sys.executable, SCRIPTS[cell.stage].__file__, *cell.flags]
-                cell.job, cell.state = jobs.submit(command, busy[index]), RUNNING
+                cell.job = jobs.submit(command, gpus_of[index])
+                cell.state = RUNNING
+
         shown = show(cells, shown)
         if all(cell.state in ENDED for cell in cells):
             return
@@ -193,7 +214,7 @@ def run(cells: list[Cell], jobs: Jobs, poll_seconds: float) -> None:
 
 
 def stop(cells: list[Cell], jobs: Jobs) -> None:
-    """Stop all jobs, and wait until they have saved how far they came; another Ctrl-C leaves at once."""
+    """Stop all jobs, and wait until they have saved their state; another Ctrl-C exits at once."""
     running = [cell for cell in cells if cell.state == RUNNING]
     with contextlib.suppress(KeyboardInterrupt):
         for cell in running:
@@ -204,19 +225,28 @@ def stop(cells: list[Cell], jobs: Jobs) -> None:
 
 
 def show(cells: list[Cell], shown: str) -> str:
-    """Print how many cells of each stage are where, if that has changed; a terminal shows one table, in place."""
+    """Print the number of cells by stage and state, unless it equals `shown`; the text that is shown now.
+
+    A terminal shows one table, updated in place.
+    """
+    # a row for each stage, then a line for each running cell
     states = (DONE, RUNNING, ELSEWHERE, WAITING, FAILED, REFUSED, LEFT_OUT)
-    rows = [(stage, *(sum(c.state == s for c in cells if c.stage == stage) for s in states)) for stage in SCRIPTS]
-    now = "\n".join([table(("stage", *states), rows), *(f"running: {c.title}" for c in cells if c.state == RUNNING)])
-    if now != shown:
+    rows = []
+    for stage in SCRIPTS:
+        counts = Counter(cell.state for cell in cells if cell.stage == stage)
+        rows.append((stage, *(counts[state] for state in states)))
+    lines = [f"running: {cell.title}" for cell in cells if cell.state == RUNNING]
+    text = "\n".join([table(("stage", *states), rows), *lines])
+
+    if text != shown:
         if shown and sys.stdout.isatty():
             print(f"\033[{len(shown.splitlines())}A\033[J", end="")
-        print(now, flush=True)
-    return now
+        print(text, flush=True)
+    return text
 
 
 def interrupt(number: int, frame: Any) -> None:
-    """A handler of signals."""
+    """Signal handler that raises KeyboardInterrupt with the number of the signal."""
     raise KeyboardInterrupt(number)
 
 
@@ -226,6 +256,8 @@ def main(argv=None):
     cells = grid(args)
     check_flags(cells)
     jobs = Jobs(args)
+
+    # run all cells; a signal stops their jobs, too
     handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         run(cells, jobs, args.poll_seconds)
@@ -236,9 +268,12 @@ def main(argv=None):
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+    # report cells that are not done, and why
     for cell in cells:
-        if cell.why:
-            print(f"{'note' if cell.state == DONE else cell.state}: {cell.title}{cell.why}", file=sys.stderr)
+        if cell.reason:
+            label = "note" if cell.state == DONE else cell.state
+            print(f"{label}: {cell.title}{cell.reason}", file=sys.stderr)
     if any(cell.state != DONE for cell in cells):
         sys.exit(2 if any(cell.state == REFUSED for cell in cells) else 1)
 

@@ -1,4 +1,4 @@
-"""The cells of a sweep: which stages a grid asks for, with which flags, and which of them need which."""
+"""The cells of a sweep: the stages that a grid needs, their flags, and which of them depend on which."""
 
 import argparse
 import functools
@@ -14,7 +14,7 @@ from utils.paths import CHECKPOINT, STAGES, checkpoint_name, run_folder
 from utils.settings import settings
 
 SCRIPTS = {stage.folder: importlib.import_module(f"run_{name}") for name, stage in STAGES.items()}
-# of a cell; elsewhere: another process is making it
+# states of a cell; elsewhere: another process is making it
 WAITING, ELSEWHERE, RUNNING, DONE = "waiting", "elsewhere", "running", "done"
 FAILED, REFUSED, LEFT_OUT = "failed", "refused", "left out"
 ENDED = (DONE, FAILED, REFUSED, LEFT_OUT)
@@ -27,45 +27,48 @@ class Cell:
     stage: str  # its folder below the outputs
     flags: list[str]
     folder: Path
-    names: list[str]  # of the checkpoints it makes
-    needs: list["Cell"] = field(default_factory=list)
+    names: list[str]  # names of the checkpoints that it makes
+    needs: list["Cell"] = field(default_factory=list)  # cells whose checkpoints it reads
     state: str = WAITING
-    why: str = ""  # it is failed or refused
-    job: Any = None
-    tried_again: bool = False
+    reason: str = ""  # for which it failed or was refused, printed behind its title
+    job: Any = None  # submitit.Job while it runs
+    was_retried: bool = False
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
-        """With what it is made; to be asked for when what it needs is there.
+        """Settings of its run; available once the checkpoints that it reads exist.
 
         Raises:
-            InputError: something that it reads is missing.
+            InputError: one of its inputs is missing.
         """
         return settings(SCRIPTS[self.stage].parse_args(self.flags))
 
     @property
     def title(self) -> str:
-        """Its folder, or its checkpoint if others share the folder."""
-        return str(self.folder if len(self.names) > 1 or self.stage != "rewind" else self.folder / self.names[0])
+        """Its folder, or its checkpoint if it makes one of several rewinds."""
+        shares_folder = self.stage == "rewind" and len(self.names) == 1
+        return str(self.folder / self.names[0] if shares_folder else self.folder)
 
     @property
     def output(self) -> Path:
-        """What the stages after it read."""
+        """Path of the checkpoint that later stages read."""
         return self.folder / CHECKPOINT
 
     def is_elsewhere(self) -> bool:
-        """Whether another process is making it."""
+        """Whether another process is writing one of its checkpoints."""
         return any(RunFolder(self.folder).is_locked(name) for name in self.names)
 
 
 def grid(args: argparse.Namespace) -> list[Cell]:
-    """All cells, every one after those it needs."""
+    """All cells of the grid, each after those that it needs."""
     cells = []
+    # the scores that teachers are sorted by; lam is a parameter of the knowledgeable one alone
     methods = [{"score": SCORES[0], "lam": lam} for lam in args.lam if SCORES[0] in args.score]
     methods += [{"score": score} for score in args.score if score != SCORES[0]]
     for seed, task in itertools.product(args.seed, args.task_name):
 
         def cell(stage, point, flags, needs, names=(CHECKPOINT,), seed=seed, task=task):
+            """Add the cell of a stage; `point` holds the flags that decide its folder."""
             name = STAGES[stage].folder
             common = {"task_name": task, "seed": seed, "data_dir": args.data_dir}
             common["output_dir"] = Path(args.output_dir, f"seed_{seed}", name)
@@ -74,33 +77,48 @@ def grid(args: argparse.Namespace) -> list[Cell]:
             cells.append(Cell(name, flags, folder, list(names), needs))
             return cells[-1]
 
+        # stages 1 and 2, once for each task and seed
         teacher = cell("finetuning", {}, ["--model_path", args.model_path, *args.train_flags], [])
-        of_teacher = ["--teacher_model_path", teacher.output]
+        teacher_flags = ["--teacher_model_path", teacher.output]
         pruned = None
         if args.student_sparsity:
             pruned = cell("pruning", {}, ["--model_path", teacher.output], [teacher])
+
+        # stage 3 for each student
         for student in students(args):
             source = teacher if student["student_sparsity"] is None else pruned
-            start = ["--student_model_path", source.output]
-            trial = cell("distillation", student, [*start, *of_teacher, *args.train_flags], [teacher, source])
+            student_flags = ["--student_model_path", source.output]
+            distil_flags = [*student_flags, *teacher_flags, *args.train_flags]
+            trial = cell("distillation", student, distil_flags, [teacher, source])
+
+            # stages 4 and 5 for each student and score; with --spread, a rewind for each teacher sparsity
             for method in methods:
                 point = {**student, **method}
-                trial_flags = [*of_teacher, "--student_model_path", trial.output]
-                stark = cell("sparsification", point, trial_flags, [teacher, trial])
-                sparse = ["--teacher_model_path", stark.output, "--teacher_sparsity"]
-                for part in [[s] for s in args.teacher_sparsity] if args.spread else [args.teacher_sparsity]:
-                    names = [checkpoint_name(s) for s in part]
-                    cell("rewinding", point, [*start, *args.train_flags, *sparse, *part], [source, stark], names)
+                trial_flags = [*teacher_flags, "--student_model_path", trial.output]
+                sparse_teacher = cell("sparsification", point, trial_flags, [teacher, trial])
+                rewind_flags = [*student_flags, *args.train_flags, "--teacher_model_path", sparse_teacher.output]
+                parts = [[sparsity] for sparsity in args.teacher_sparsity] if args.spread else [args.teacher_sparsity]
+                for part in parts:
+                    names = [checkpoint_name(sparsity) for sparsity in part]
+                    flags = [*rewind_flags, "--teacher_sparsity", *part]
+                    cell("rewinding", point, flags, [source, sparse_teacher], names)
     return cells
 
 
 def students(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The flags of each student."""
-    dropped = itertools.product(args.student_layer, args.layer_choice)
-    found = [{"student_layer": size, "layer_choice": choice, "student_sparsity": None} for size, choice in dropped]
-    return found + [{"student_layer": None, "student_sparsity": size} for size in args.student_sparsity]
+    """The flags that name each student, layer-dropped ones first."""
+    layer_dropped = [
+        {"student_layer": layers, "layer_choice": choice, "student_sparsity": None}
+        for layers, choice in itertools.product(args.student_layer, args.layer_choice)
+    ]
+    parameter_pruned = [{"student_layer": None, "student_sparsity": sparsity} for sparsity in args.student_sparsity]
+    return layer_dropped + parameter_pruned
 
 
 def as_flags(values: dict[str, Any]) -> list[str]:
-    """Flags on the command line, but those that are None."""
-    return [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))]
+    """Words of the command line for these values; None leaves a flag out."""
+    words = []
+    for name, value in values.items():
+        if value is not None:
+            words += [f"--{name}", str(value)]
+    return words

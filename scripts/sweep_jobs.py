@@ -1,4 +1,4 @@
-"""A sweep's jobs, on this machine or on Slurm: what each gets of GPUs and threads, and how it is stopped."""
+"""The jobs of a sweep, on this machine or on Slurm: their GPUs and threads, how they start and stop."""
 
 import argparse
 import os
@@ -16,21 +16,21 @@ import torch
 
 from utils.errors import InputError
 
-cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a job starts in any folder and cannot import this file
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # jobs cannot import this file
 
 
 class Jobs:
-    """The jobs that may run at once; each has GPUs of its own as far as they last, the cluster's choice on Slurm."""
+    """The executor of a sweep, and the GPUs of its local jobs; on Slurm the cluster assigns GPUs."""
 
     def __init__(self, args: argparse.Namespace):
-        """Read what is there; nothing is written.
+        """Distribute this machine's GPUs and threads, or set the options of Slurm; nothing is written.
 
         Raises:
-            InputError: the machine does not have what the flags ask for.
+            InputError: there are fewer GPUs than --gpus_per_job, or no Slurm.
         """
         self.is_local = args.executor == "local"
         self.threads = args.cpus_per_job
-        self.free: list[str | None] = [None] * args.jobs  # for each job that may be added, its CUDA_VISIBLE_DEVICES
+        self.free: list[str | None] = [None] * args.jobs  # CUDA_VISIBLE_DEVICES of each job that may start
         options = {"name": "stark", "timeout_min": args.timeout_min}
         if self.is_local:
             self.free = deal_gpus(visible_gpus(), args.jobs, args.gpus_per_job)
@@ -45,68 +45,83 @@ class Jobs:
         self.executor.update_parameters(**options)
 
     def submit(self, command: list[str], gpus: str | None) -> submitit.Job:
-        """Run a command with some of `free`."""
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches a job through `stop` alone
+        """Start a job that runs this command; `gpus` is an element taken from `free`."""
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C reaches a job through `stop` alone
         try:
             return self.executor.submit(run_stage, command, gpus, self.threads, self.is_local)
         finally:
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGINT, previous)
 
     def stop(self, job: submitit.Job) -> None:
-        """Have a job save how far it came, and leave."""
+        """Stop a job, which saves the state of its training."""
         if not self.is_local:
             job.cancel(check=False)
         elif not job.done():
-            os.kill(int(job.job_id), signal.SIGTERM)  # job.cancel() kills after a second, which a large state outlasts
+            os.kill(int(job.job_id), signal.SIGTERM)  # job.cancel() kills after a second, while a large state is saved
 
 
 def run_stage(command: list[str], gpus: str | None, threads: int | None, is_local: bool) -> int:
-    """Within a job: run a stage, and leave with its exit status.
+    """Function of a job: run a stage in a process of its own, and return its exit status.
 
     Args:
-        gpus: its CUDA_VISIBLE_DEVICES; None if the cluster sets it.
-        threads: unless the user's OMP_NUM_THREADS says so; None if the cluster does, or nobody.
+        command: of the stage.
+        gpus: CUDA_VISIBLE_DEVICES; None leaves it as it is.
+        threads: OMP_NUM_THREADS, unless it is set already; None takes SLURM_CPUS_PER_TASK, if that is set.
+        is_local: whether the job runs on this machine, not on Slurm.
     """
     environment = dict(os.environ)
     if gpus is not None:
         environment["CUDA_VISIBLE_DEVICES"] = gpus
-    if threads := threads or environment.get("SLURM_CPUS_PER_TASK"):
+    threads = threads or environment.get("SLURM_CPUS_PER_TASK")
+    if threads:
         environment.setdefault("OMP_NUM_THREADS", str(threads))
+
+    # on SIGTERM, which submitit would ignore, stop the stage; Slurm sends the signal to all processes of a job itself
     stops: list[int] = []
-    if is_local:  # Slurm stops all processes of a job by itself; submitit would have this one go on
+    if is_local:
         signal.signal(signal.SIGTERM, lambda number, _: stops.append(number))
-    shown = [f"{name}={environment.get(name, '')}" for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")]
-    print(*shown, shlex.join(command), flush=True)
-    # locally in a session of its own, where a terminal's Ctrl-C does not come as a second signal
+    variables = [f"{name}={environment.get(name, '')}" for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")]
+    print(*variables, shlex.join(command), flush=True)
+
+    # in a new session, where a Ctrl-C in the terminal does not reach it as a second signal
     stage = subprocess.Popen(command, env=environment, start_new_session=is_local)
     try:
         while stage.poll() is None and not stops:
             time.sleep(0.1)
-    finally:  # submitit raises an error when the job's time is up
+    finally:  # submitit raises an error here when the job's time is up
         stage.terminate()
         stage.wait()
     return stage.returncode
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them: numbers, UUIDs or MIG's."""
-    count, listed = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = map(str, range(count)) if listed is None else map(str.strip, listed.split(","))
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them: numbers, UUIDs or MIG devices."""
+    count = torch.cuda.device_count()
+    variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if variable is None:
+        return [str(index) for index in range(count)]
+    names = [name.strip() for name in variable.split(",")]
     return [name for name in names if name][:count]
 
 
 def deal_gpus(gpus: list[str], jobs: int, per_job: int | None) -> list[str]:
-    """CUDA_VISIBLE_DEVICES of each of this machine's jobs, which share GPUs where there are more jobs.
+    """CUDA_VISIBLE_DEVICES of each local job, dealt in turn: jobs share GPUs where there are more jobs than GPUs.
 
     Args:
-        per_job: None for one, or none where there is none.
+        gpus: names of the GPUs.
+        jobs: number of jobs at once.
+        per_job: GPUs for each job; None is one, or none where there is none.
+
+    Raises:
+        InputError: there are fewer GPUs than one job takes.
     """
-    per_job = min(1, len(gpus)) if per_job is None else per_job
+    if per_job is None:
+        per_job = min(1, len(gpus))
     if per_job > len(gpus):
         raise InputError(f"--gpus_per_job {per_job}: found {len(gpus) or 'no'} GPUs on this machine")
     return [",".join(gpus[(job * per_job + n) % len(gpus)] for n in range(per_job)) for job in range(jobs)]
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

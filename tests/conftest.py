@@ -1,11 +1,15 @@
-"""Small checkpoints and GLUE files that the tests make for themselves; nothing is downloaded."""
+"""Small checkpoints and GLUE files that the tests make for themselves, without a network."""
 
+import multiprocessing
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import random
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from models.bert import PrunableBert
 from utils.tokenizer import load_tokenizer
 
-disable_progress_bar()  # which would be among the lines that tests look at
+disable_progress_bar()  # its lines would be among those that tests look at
 torch.set_num_threads(1)  # the models are so small that a second thread only waits
 REFERENCE = Path(__file__).parent / "fixtures" / "reference"
 WORDS = [f"w{index}" for index in range(40)]
@@ -58,14 +62,15 @@ def sentence(rng: random.Random, words: int) -> str:
 
 
 def write_task(folder: Path, task: str, sizes: tuple[int, int, int] = (50, 21, 9)) -> Path:
-    """train, dev and test of a learnable RTE or STS-B: the label says how many first words the sentences share."""
+    """Write a learnable RTE or STS-B: the label depends on whether the first words of both sentences are the same."""
     rng = random.Random(1)
     (folder / task).mkdir(parents=True)
     for split, size in zip(("train", "dev", "test"), sizes, strict=True):
         header = HEADERS[task]
         lines = [header if split != "test" else header.rsplit("\t", 1)[0]]
         for index in range(size):
-            first, same = sentence(rng, rng.randint(2, 12)), rng.random() < 0.5
+            first = sentence(rng, rng.randint(2, 12))
+            same = rng.random() < 0.5
             second = first.split()[0] if same else sentence(rng, 1)
             label = ("entailment" if same else "not_entailment") if task == "rte" else f"{4 * same + rng.random():.3f}"
             columns = [str(index), *["x"] * (6 if task == "stsb" else 0), first, second]
@@ -75,7 +80,7 @@ def write_task(folder: Path, task: str, sizes: tuple[int, int, int] = (50, 21, 9
 
 
 def refused(script, capsys, *flags: str, status: int = 2) -> str:
-    """The one line with which a script refuses these flags, which leave nothing behind in the current folder."""
+    """The one-line error of a script with these flags, which must write nothing to the current folder."""
     before = sorted(Path().rglob("*"))
     with pytest.raises(SystemExit) as stop:
         script.main(list(flags))
@@ -85,9 +90,32 @@ def refused(script, capsys, *flags: str, status: int = 2) -> str:
     return line
 
 
+def forked(target: Callable, *arguments: Any) -> multiprocessing.Process:
+    """A process that calls a function, and has all packages imported already."""
+    process = multiprocessing.get_context("fork").Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Poll a condition until it is true, for a minute at most."""
+    for _ in range(6000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"waited for {condition} in vain")
+
+
+@pytest.fixture
+def in_tmp_path(tmp_path, monkeypatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture(autouse=True)
 def token_cache(tmp_path_factory, monkeypatch) -> Path:
-    """Tokens are cached apart from the user's, and afresh for each test."""
+    """The folder of cached tokens, a new one for each test instead of the user's."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder / "stark"
@@ -95,7 +123,7 @@ def token_cache(tmp_path_factory, monkeypatch) -> Path:
 
 @pytest.fixture
 def bert_folder(tmp_path: Path) -> Path:
-    """A small pretrained BERT as Hugging Face's library saves one, without a classifier."""
+    """A small BERT without a classifier, as saved by Hugging Face's library."""
     torch.manual_seed(0)
     folder = tmp_path / "bert"
     BertModel(small_config()).save_pretrained(folder)
@@ -105,7 +133,7 @@ def bert_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def teacher_folder(tmp_path: Path) -> Path:
-    """A small model with a classifier for RTE, as stage 1 leaves one."""
+    """A small model with a classifier for RTE, as saved by stage 1."""
     torch.manual_seed(0)
     folder = tmp_path / "teacher"
     config = small_config(id2label={0: "not_entailment", 1: "entailment"})

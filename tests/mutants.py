@@ -1,12 +1,12 @@
-"""Break lines of the project at random, one at a time, and list those that no test notices. Run by hand, not in CI.
+"""Break lines of the project at random, one at a time, and list those that no test detects. Run by hand, not in CI.
 
     python tests/mutants.py --count 50 --seed 1                       # over all of the code
     python tests/mutants.py --count 20 models/scores.py run_*.py      # over these files
     python tests/mutants.py --only models/scores.py:69                # all that can be done to a line
 
-Each mutant runs, in a copy of the tree, the tests that run its line, the fastest first, until one fails. Which tests
-run which lines is found out once for each state of the code (as long as the whole suite takes, twice) and kept in the
-system's folder for temporary files. torch, transformers and pytest are imported once; each mutant is a fork.
+Each mutant runs, in a copy of the tree, the tests that run its line, the fastest first, until one fails. The lines that
+each test runs are recorded once for each state of the code, which takes twice as long as the whole suite, and are kept
+in the system's folder for temporary files. torch, transformers and pytest are imported once; each mutant is a fork.
 """
 
 import argparse
@@ -32,17 +32,18 @@ sys.dont_write_bytecode = True  # a mutant may be as long, and as old, as the fi
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(tempfile.gettempdir(), "stark-mutants")
-PLACES = (
+PATTERNS = (  # files to change by default
     "models/*.py",
     "utils/*.py",
+    "stage.py",
     "run_*.py",
-    *(f"scripts/{name}.py" for name in ("report_data", "sweep*", "submission")),
+    *(f"scripts/{name}.py" for name in ("report_data", "sweep", "sweep_grid", "sweep_jobs", "submission")),
 )
 LONGEST = 20  # seconds that a test may take of a mutant, besides ten times what it took before
 
 
-class Found(NamedTuple):
-    """How long a test takes, and which lines of which files it runs."""
+class TestLines(NamedTuple):
+    """Duration of a test, and the lines of each file that it runs."""
 
     seconds: float
     lines: dict[str, list[int]]
@@ -51,7 +52,7 @@ class Found(NamedTuple):
 
 
 def copied(name: str) -> Path:
-    """A copy of what git knows of the tree."""
+    """Copy all files that git tracks to a new folder."""
     tree = CACHE / f"{name}-{os.getpid()}"
     shutil.rmtree(tree, ignore_errors=True)
     for file in subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split("\n")[:-1]:
@@ -61,24 +62,28 @@ def copied(name: str) -> Path:
 
 
 class Observe:
-    """A plugin that notes which lines each test runs, in its own process."""
+    """A pytest plugin that records the lines that each test runs in its own process."""
 
     options = ()
 
     def __init__(self, tree: Path, target: Path):
-        self.tree, self.target, self.found, self.failed = f"{tree}/", target, {}, set()
+        self.tree = f"{tree}/"
+        self.target = target
+        self.lines_by_test = {}
+        self.failed = set()
         self.started: list[str] = []
 
     def pytest_sessionstart(self):
-        sys.addaudithook(self.notice)
+        sys.addaudithook(self.record_process)
 
-    def notice(self, event: str, arguments: tuple) -> None:
+    def record_process(self, event: str, arguments: tuple) -> None:
         if event == "os.fork" or (event == "subprocess.Popen" and Path(arguments[0]).name != "git"):
             self.started.append(event)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item):
-        ran, start = set(), time.perf_counter()
+        ran = set()
+        start = time.perf_counter()
         self.started.clear()
 
         def in_function(frame, event, _):
@@ -98,7 +103,7 @@ class Observe:
             for name, number in sorted(ran):
                 lines.setdefault(name.removeprefix(self.tree), []).append(number)
             seconds = round(time.perf_counter() - start, 3)
-            self.found[item.nodeid] = Found(seconds, lines, "run" in item.fixturenames, bool(self.started))
+            self.lines_by_test[item.nodeid] = TestLines(seconds, lines, "run" in item.fixturenames, bool(self.started))
 
     def pytest_runtest_logreport(self, report):
         if report.failed:
@@ -106,22 +111,24 @@ class Observe:
             print("fails without any mutant, left out:", report.nodeid)
 
     def pytest_sessionfinish(self):
-        self.target.write_text(json.dumps({test: one for test, one in self.found.items() if test not in self.failed}))
+        self.target.write_text(
+            json.dumps({test: record for test, record in self.lines_by_test.items() if test not in self.failed})
+        )
 
 
 class Select:
-    """A plugin that runs these tests only, in this order, until one fails."""
+    """A pytest plugin that runs these tests only, in this order, until one fails."""
 
     options = ("-x",)
 
-    def __init__(self, tests: list[str], found: dict[str, Found]):
+    def __init__(self, tests: list[str], lines_by_test: dict[str, TestLines]):
         self.order = {name: index for index, name in enumerate(tests)}
-        self.found = found
+        self.lines_by_test = lines_by_test
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item):
         signal.signal(signal.SIGALRM, lambda *_: os._exit(1))
-        signal.alarm(round(LONGEST + 10 * self.found[item.nodeid].seconds))
+        signal.alarm(round(LONGEST + 10 * self.lines_by_test[item.nodeid].seconds))
         yield
         signal.alarm(0)
         return True
@@ -131,7 +138,7 @@ class Select:
 
 
 def forked(tree: Path, files: set[str], plugin: object, log: Path) -> int:
-    """Run tests of a tree in a process of their own; its id."""
+    """Run the tests of a tree in a new process, and return its id."""
     if process := os.fork():
         return process
     os.setsid()  # so that all it starts can be ended with it
@@ -152,8 +159,9 @@ def forked(tree: Path, files: set[str], plugin: object, log: Path) -> int:
 
 
 def pool(jobs: int, work: Iterator[tuple[object, Callable[[Path], int], float]]) -> Iterator[tuple[object, int]]:
-    """Start processes, so many at once; each work's name and exit status, -1 of one that had to be ended."""
-    trees, running = [copied(f"tree{index}") for index in range(jobs)], {}
+    """Run processes, `jobs` at once; name and exit status of each, -1 if it had to be killed."""
+    trees = [copied(f"tree{index}") for index in range(jobs)]
+    running = {}
     waiting = iter(work)
     while True:
         while trees and (following := next(waiting, None)):
@@ -178,8 +186,8 @@ def pool(jobs: int, work: Iterator[tuple[object, Callable[[Path], int], float]])
         shutil.rmtree(f"{tree}.tmp", ignore_errors=True)
 
 
-def coverage(jobs: int) -> dict[str, Found]:
-    """Test -> the lines it runs; found out anew for the test files of which, or of the code, something has changed."""
+def coverage(jobs: int) -> dict[str, TestLines]:
+    """Test -> the lines that it runs; recorded again if the test file or the code has changed."""
     files = sorted({*ROOT.glob("*.py"), *ROOT.glob("*/*.py"), *ROOT.glob("scripts/*.sh")})
     tests = [file for file in files if file.match("tests/test_*.py")]
     code = b"".join(file.read_bytes() for file in files if file not in tests and not file.name.startswith("muta"))
@@ -197,17 +205,19 @@ def coverage(jobs: int) -> dict[str, Found]:
 
     for name, status in pool(jobs, work()):
         print(f"lines of {name} noted, status {status}", flush=True)
-    return {test: Found(*found) for entry in entries.values() for test, found in json.loads(entry.read_text()).items()}
+    return {
+        test: TestLines(*record) for entry in entries.values() for test, record in json.loads(entry.read_text()).items()
+    }
 
 
-def noticing(mutant: Mutant, found: dict[str, Found]) -> list[str]:
-    """The tests that could notice a mutant, the fastest first, and at last those whose lines are not all known."""
-    ran = {test: set(one.lines.get(mutant.path, ())) for test, one in found.items()}
+def detecting_tests(mutant: Mutant, lines_by_test: dict[str, TestLines]) -> list[str]:
+    """The tests that could detect a mutant, the fastest first, those that start other processes last."""
+    ran = {test: set(record.lines.get(mutant.path, ())) for test, record in lines_by_test.items()}
     direct = {test for test, lines in ran.items() if lines and (mutant.lines is None or lines & {*mutant.lines})}
-    with_shared = {test.split("::")[0] for test in direct if found[test].shared}
-    direct |= {test for test, one in found.items() if one.shared and test.split("::")[0] in with_shared}
-    others = {test for test, one in found.items() if one.starts_others} - direct
-    return [test for part in (direct, others) for test in sorted(part, key=lambda test: found[test].seconds)]
+    with_shared = {test.split("::")[0] for test in direct if lines_by_test[test].shared}
+    direct |= {test for test, record in lines_by_test.items() if record.shared and test.split("::")[0] in with_shared}
+    others = {test for test, record in lines_by_test.items() if record.starts_others} - direct
+    return [test for part in (direct, others) for test in sorted(part, key=lambda test: lines_by_test[test].seconds)]
 
 
 def main() -> None:
@@ -219,7 +229,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], help="all mutants of these lines: file:line")
     args = parser.parse_args()
     CACHE.mkdir(exist_ok=True)
-    paths = args.paths or [str(path.relative_to(ROOT)) for place in PLACES for path in sorted(ROOT.glob(place))]
+    paths = args.paths or [str(path.relative_to(ROOT)) for pattern in PATTERNS for path in sorted(ROOT.glob(pattern))]
     drawn = [mutant for path in paths for mutant in mutants_of(ROOT, path)]
     print(f"{len(drawn)} mutants are possible", flush=True)
     drawn = random.Random(args.seed).sample(drawn, min(args.count, len(drawn)))
@@ -227,11 +237,12 @@ def main() -> None:
         drawn = [m for o in args.only for m in mutants_of(ROOT, o.split(":")[0]) if m.line == int(o.split(":")[1])]
 
     import_libraries()
-    found, survivors = coverage(args.jobs), []
+    lines_by_test = coverage(args.jobs)
+    survivors = []
 
     def work():
         for mutant in drawn:
-            selected = Select(noticing(mutant, found), found)
+            selected = Select(detecting_tests(mutant, lines_by_test), lines_by_test)
             yield mutant, lambda tree, m=mutant, s=selected: mutated(tree, m, s), 3600.0
 
     for mutant, status in pool(args.jobs, work()):
@@ -242,7 +253,7 @@ def main() -> None:
 
 
 def mutated(tree: Path, mutant: Mutant, tests: Select) -> int:
-    """Start the tests on a tree with the mutant in it, and no other."""
+    """Start the tests on a tree that contains this mutant alone; the id of their process."""
     for path in {file for file in tree.rglob("*.py") if (ROOT / file.relative_to(tree)).is_file()}:
         original = ROOT / path.relative_to(tree)
         if path.stat().st_size != original.stat().st_size or path.read_bytes() != original.read_bytes():
@@ -252,7 +263,7 @@ def mutated(tree: Path, mutant: Mutant, tests: Select) -> int:
 
 
 def import_libraries() -> None:
-    """All that takes long and is none of the project."""
+    """Import the packages that take long, so that forked processes have them."""
     import scipy.stats  # noqa: F401
     import sklearn.metrics  # noqa: F401
     import torch

@@ -1,4 +1,4 @@
-"""What can be changed in a file of Python: operators, constants, conditions, calls, results. For tests/mutants.py."""
+"""The mutations of a Python file that tests/mutants.py makes: operators, constants, conditions, calls, results."""
 
 import ast
 import contextlib
@@ -14,11 +14,19 @@ OPPOSITE = {
     **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Div},
     **{ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr},
 }
-FOR_PEOPLE = {"logger", "print", "error", "warning", "info", "debug", "filterwarnings"}  # calls that only say something
+FOR_PEOPLE = {
+    "logger",
+    "print",
+    "error",
+    "warning",
+    "info",
+    "debug",
+    "filterwarnings",
+}  # calls that only print something
 
 
 class Mutant(NamedTuple):
-    """One change of a file, and the lines whose tests could notice it; without lines, all of the file's."""
+    """One change of a file, and the lines whose tests could detect it; None for all lines of the file."""
 
     path: str
     line: int
@@ -28,8 +36,8 @@ class Mutant(NamedTuple):
     lines: range | None
 
 
-def but(node: ast.AST, **fields) -> ast.AST:
-    """The node with other fields."""
+def with_fields(node: ast.AST, **fields) -> ast.AST:
+    """A copy of the node with these fields changed."""
     changed = copy.copy(node)
     for name, value in fields.items():
         setattr(changed, name, value)
@@ -37,42 +45,42 @@ def but(node: ast.AST, **fields) -> ast.AST:
 
 
 def other_operators(node: ast.AST) -> Iterator[ast.AST]:
-    """The node with its operator's opposite, or without its sign."""
+    """Copies of the node with the opposite operator, or without its sign."""
     match node:
         case ast.Compare(ops=[op, *rest]) if type(op) in OPPOSITE:
-            yield but(node, ops=[OPPOSITE[type(op)](), *rest])
+            yield with_fields(node, ops=[OPPOSITE[type(op)](), *rest])
         case ast.BinOp(op=op, left=left, right=right) if type(op) in OPPOSITE:
             if not any(isinstance(side, ast.JoinedStr | ast.List) or _is_text(side) for side in (left, right)):
-                yield but(node, op=OPPOSITE[type(op)]())
+                yield with_fields(node, op=OPPOSITE[type(op)]())
         case ast.AugAssign(op=op) | ast.BoolOp(op=op) if type(op) in OPPOSITE:
-            yield but(node, op=OPPOSITE[type(op)]())
+            yield with_fields(node, op=OPPOSITE[type(op)]())
         case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
             yield operand
 
 
 def other_constants(node: ast.AST) -> Iterator[ast.AST]:
-    """Another number, truth or name."""
+    """Copies of the node with another number, truth value or name."""
     match node:
         case ast.Constant(value=bool(value)):
-            yield but(node, value=not value)
+            yield with_fields(node, value=not value)
         case ast.Constant(value=int(value) | float(value)):
-            yield but(node, value=value + 1)
-        case ast.Constant(value=str(value)) if value.count(" ") < 2:  # the others are sentences
-            yield but(node, value=value + "_")
+            yield with_fields(node, value=value + 1)
+        case ast.Constant(value=str(value)) if value.count(" ") < 2:  # longer ones are messages
+            yield with_fields(node, value=value + "_")
 
 
 def changes(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
-    """A node, or a part of it, and what it could be instead."""
+    """The node or a part of it, with each of its replacements."""
     yield from ((node, new) for kind in (other_operators, other_constants) for new in kind(node))
     match node:
         case ast.Expr(value=ast.Call()):
             yield node, ast.Pass()
         case ast.Return(value=value) if value and ast.unparse(value) != "None":
-            yield node, but(node, value=ast.Constant(None))
+            yield node, with_fields(node, value=ast.Constant(None))
         case ast.Call(func=ast.Name(id="max" | "min")):
             pass  # in whatever order
         case ast.Call(args=[first, second]) if not any(isinstance(arg, ast.Starred) for arg in node.args):
-            yield node, but(node, args=[second, first])
+            yield node, with_fields(node, args=[second, first])
         case ast.If(test=test) | ast.IfExp(test=test):
             yield from ((test, ast.Constant(value)) for value in (True, False))
         case ast.comprehension(ifs=[test, *_]):
@@ -84,7 +92,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def _is_for_people(node: ast.AST) -> bool:
-    """Messages, types and docstrings, in which nothing is changed."""
+    """Whether a node is a message, a type or a docstring, which are not changed."""
     match node:
         case ast.Raise() | ast.JoinedStr() | ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant()):
             return True
@@ -98,7 +106,7 @@ def _is_for_people(node: ast.AST) -> bool:
 
 
 def walk(node: ast.AST, lines: range | None = None, inside: bool = False) -> Iterator[tuple[ast.AST, range | None]]:
-    """All nodes that may be changed, each with the lines of its statement if it is inside of a function."""
+    """All nodes that may be changed, each with the lines of its statement if it is inside a function."""
     if _is_for_people(node):
         return
     if inside and isinstance(node, ast.stmt | ast.ExceptHandler):
@@ -109,7 +117,8 @@ def walk(node: ast.AST, lines: range | None = None, inside: bool = False) -> Ite
         if name in ("annotation", "returns", "decorator_list"):
             continue
         if isinstance(node, ast.FunctionDef):  # defaults belong to the tests that run its body
-            inside, lines = name == "body", range(node.body[0].lineno, node.end_lineno + 1)
+            inside = name == "body"
+            lines = range(node.body[0].lineno, node.end_lineno + 1)
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST):
                 yield from walk(child, lines, inside)

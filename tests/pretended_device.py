@@ -1,13 +1,13 @@
-"""What tests/test_device.py starts: all stages on a device that is none, and what an update or a batch costs there.
+"""Started by tests/test_device.py: run all stages on a pretended device, and count launches and waits there.
 
 PYTHONPATH=. python tests/pretended_device.py result.json     # in a folder with datasets/rte and teacher/
 
-The device is torch's own for backends written in Python. Its tensors say "gpu", compute on the CPU, and refuse the
-CPU's tensors as a GPU does; it counts the kernels that would be launched, and who waits for it. It cannot show what a
-kernel does and how fast. For a process of its own, since torch cannot forget a backend.
+The device is torch's own for backends written in Python. Its tensors are on "gpu", compute on the CPU, and cannot be
+mixed with CPU tensors; it counts kernels that a GPU would launch, and operations that would wait for it. It cannot show
+the results or the speed of kernels. It needs a process of its own, since torch cannot unregister a backend.
 
-Each stage runs twice, the second time with more updates or batches. What it writes, for each pair: the waits of both
-by the function that asked, and how many launches one update or batch more has cost.
+Each stage runs twice, the second time with more updates or batches. The result has, for each pair: the waits of
+both, by function, and the number of launches for each additional update or batch.
 """
 
 import json
@@ -36,7 +36,7 @@ from utils.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parent.parent
 aten = torch.ops.aten
-READS = {aten._local_scalar_dense, aten.equal}  # the CPU asks for a value
+READS = {aten._local_scalar_dense, aten.equal}  # the CPU reads a value
 SIZES = {aten.nonzero, aten.masked_select, aten._unique2, aten.unique_dim, aten.unique_consecutive, aten.bincount}
 COPIES = {aten.copy_, aten._to_copy}
 INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
@@ -45,30 +45,30 @@ NO_KERNEL = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, at
 
 
 class DeviceTensor(torch.Tensor):
-    """A tensor that says it is on the device; what it holds lies in `here`, on the CPU."""
+    """A tensor whose device is the pretended one, and whose values are the CPU tensor `on_cpu`."""
 
     @staticmethod
-    def __new__(cls, here: torch.Tensor) -> "DeviceTensor":
-        layout = {"strides": here.stride(), "storage_offset": here.storage_offset(), "dtype": here.dtype}
-        tensor = torch.Tensor._make_wrapper_subclass(cls, here.size(), device="gpu:0", **layout)
-        tensor.here = here
+    def __new__(cls, on_cpu: torch.Tensor) -> "DeviceTensor":
+        layout = {"strides": on_cpu.stride(), "storage_offset": on_cpu.storage_offset(), "dtype": on_cpu.dtype}
+        tensor = torch.Tensor._make_wrapper_subclass(cls, on_cpu.size(), device="gpu:0", **layout)
+        tensor.on_cpu = on_cpu
         return tensor
 
     def __deepcopy__(self, memo: dict) -> "DeviceTensor":
-        copied = DeviceTensor(self.here.detach().clone()).requires_grad_(self.requires_grad)
+        copied = DeviceTensor(self.on_cpu.detach().clone()).requires_grad_(self.requires_grad)
         copied._is_param = getattr(self, "_is_param", False)
         return memo.setdefault(id(self), copied)
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
         if function in (torch.Tensor.data_ptr, torch.Tensor.untyped_storage):
-            return function(args[0].here)
+            return function(args[0].on_cpu)
         if function is torch.Tensor.tolist:
             return args[0].cpu().tolist()
         with torch._C.DisableTorchFunctionSubclass():
             result = function(*args, **kwargs or {})
         if function is torch.Tensor.data.__set__:
-            args[0].here = args[1].here
+            args[0].on_cpu = args[1].on_cpu
         return result
 
     @classmethod
@@ -77,13 +77,14 @@ class DeviceTensor(torch.Tensor):
 
 
 class Watch(TorchDispatchMode):
-    """Within it every operation passes by dispatch(), so that tensors can be made on the device, too."""
+    """A context in which every operation goes through dispatch(), including those that make tensors."""
 
     launches = 0  # operations that would start a kernel or a copy
     waits: Counter  # function of the project -> how often it made the CPU wait for the device
 
     def __enter__(self):
-        Watch.launches, Watch.waits = 0, Counter()
+        Watch.launches = 0
+        Watch.waits = Counter()
         return super().__enter__()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -102,14 +103,14 @@ def dispatch(function, args: tuple, kwargs: dict):
     if on_device or target == "gpu":
         Watch.launches += not (function.is_view or operation in NO_KERNEL)
         if waits(operation, args, target):
-            Watch.waits[asking_function()] += 1
-    kwargs = {name: here(value) for name, value in kwargs.items()}
+            Watch.waits[waiting_function()] += 1
+    kwargs = {name: to_cpu(value) for name, value in kwargs.items()}
     if target == "gpu":
         kwargs["device"] = torch.device("cpu")
-    result = function(*here(args), **kwargs)
+    result = function(*to_cpu(args), **kwargs)
     if target == "cpu" or not (on_device or target == "gpu"):
         return result
-    known = {id(tensor.here): tensor for tensor in on_device}  # an operation in place returns the tensor it was given
+    known = {id(tensor.on_cpu): tensor for tensor in on_device}  # an operation in place returns the tensor it was given
 
     def wrapped(value):
         if id(value) in known:
@@ -120,7 +121,7 @@ def dispatch(function, args: tuple, kwargs: dict):
 
 
 def flat(values: list | tuple) -> Iterator:
-    """What an operation is given, without lists; torch's own tree functions take most of the time."""
+    """The arguments of an operation, without nesting; torch's own tree functions would be slow."""
     for value in values:
         if isinstance(value, list | tuple):
             yield from flat(value)
@@ -128,15 +129,15 @@ def flat(values: list | tuple) -> Iterator:
             yield value
 
 
-def here(value: Any) -> Any:
-    """The same, with tensors of the CPU."""
+def to_cpu(value: Any) -> Any:
+    """The same arguments, with the CPU tensors that device tensors hold."""
     if isinstance(value, list | tuple):
-        return [here(part) for part in value]
-    return value.here if isinstance(value, DeviceTensor) else value
+        return [to_cpu(part) for part in value]
+    return value.on_cpu if isinstance(value, DeviceTensor) else value
 
 
 def waits(operation, args: tuple, target: str) -> bool:
-    """Whether the CPU waits until the device has come so far."""
+    """Whether an operation makes the CPU wait for the device."""
     if operation is aten.copy_:
         return not isinstance(args[0], DeviceTensor)
     if operation in INDEXING:  # a mask as index: how many it picks decides the shape
@@ -144,11 +145,12 @@ def waits(operation, args: tuple, target: str) -> bool:
     return operation in READS | SIZES or (operation is aten._to_copy and target == "cpu")
 
 
-def asking_function() -> str:
+def waiting_function() -> str:
     """The innermost function of the project that is running; the backward pass has threads of its own."""
     frame = sys._getframe()
     while frame:
-        path, name = Path(frame.f_code.co_filename), frame.f_code.co_name
+        path = Path(frame.f_code.co_filename)
+        name = frame.f_code.co_name
         if ROOT in path.parents and path.parent.name != "tests" and not name.startswith("<"):
             return f"{path.stem}.{name}"
         frame = frame.f_back
@@ -156,7 +158,7 @@ def asking_function() -> str:
 
 
 def start_device() -> None:
-    """Bring the device up and have the project compute on it."""
+    """Register the device, and make the project compute on it."""
     backend_registration._DummyBackendModule.get_amp_supported_dtype = lambda self: [torch.bfloat16, torch.float16]
     backend_registration._setup_privateuseone_for_python_backend("gpu")
     torch.inference_mode = torch.no_grad  # tensors of a subclass cannot be made in inference mode
@@ -190,18 +192,18 @@ REWIND = {
 
 def compare_stages() -> dict[str, dict]:
     """All five stages, both kinds of student, losses between layers, half precision: what one update or batch costs."""
-    found = {
+    results = {
         "finetune": compare_updates(run_finetuning, "finetune", "--model_path", "teacher"),
         "prune": compare_batches(run_pruning, "pruned", "--model_path", "teacher"),
     }
     for kind, flags in DISTIL.items():
-        found[f"distil_{kind}"] = compare_updates(run_distillation, f"distil_{kind}", *flags)
-        found[f"sparsify_{kind}"] = compare_batches(run_sparsification, f"sparsify_{kind}", *SPARSIFY[kind])
+        results[f"distil_{kind}"] = compare_updates(run_distillation, f"distil_{kind}", *flags)
+        results[f"sparsify_{kind}"] = compare_batches(run_sparsification, f"sparsify_{kind}", *SPARSIFY[kind])
         rewind = [*flags, *SPARSE[kind], *REWIND[kind]]
-        found[f"rewind_{kind}"] = compare_updates(run_rewinding, f"rewind_{kind}", *rewind)
-    found["minilm"] = compare_updates(run_distillation, "minilm", *LARGE, "--minilm_weight", "1")
-    found["half"] = compare_updates(run_distillation, "half", *DISTIL["pruned"], "--use_fp16")
-    return found
+        results[f"rewind_{kind}"] = compare_updates(run_rewinding, f"rewind_{kind}", *rewind)
+    results["minilm"] = compare_updates(run_distillation, "minilm", *LARGE, "--minilm_weight", "1")
+    results["half"] = compare_updates(run_distillation, "half", *DISTIL["pruned"], "--use_fp16")
+    return results
 
 
 def compare_updates(script, folder: str, *flags: str) -> dict:
@@ -238,7 +240,7 @@ def compare_windows() -> dict:
 
 
 def drop_attention() -> float:
-    """How far the logits are from those without heads when the device drops all of the first layer's attention."""
+    """Largest difference between logits with all attention of layer 0 dropped, and logits without its heads."""
     model = load_model("teacher", ("not_entailment", "entailment")).to("gpu:0").train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -253,7 +255,7 @@ def drop_attention() -> float:
 
 
 def compare(fewer: Callable[[], Any], more: Callable[[], Any], extra: int) -> dict:
-    """The waits of both, and the launches that each of so many more updates or batches has cost."""
+    """The waits of both, and the launches for each of the `extra` updates or batches of the second."""
     launches, waited = [], []
     for work in (fewer, more):
         with Watch():
@@ -266,9 +268,9 @@ def compare(fewer: Callable[[], Any], more: Callable[[], Any], extra: int) -> di
 if __name__ == "__main__":
     torch.set_num_threads(1)
     start_device()
-    found = compare_stages()
+    results = compare_stages()
     with Watch():
-        found["windows"] = compare_windows()
+        results["windows"] = compare_windows()
     with Watch():
-        found["attention_dropped"] = drop_attention()
-    Path(sys.argv[1]).write_text(json.dumps(found))
+        results["attention_dropped"] = drop_attention()
+    Path(sys.argv[1]).write_text(json.dumps(results))

@@ -1,4 +1,4 @@
-"""The method a second time, on transformers' BERT and tokenizer: what the flags are tested against.
+"""A second implementation of the method on transformers' BERT and tokenizer, to test the flags against.
 
 As plain as can be: whole batches, padded to one width; masks by hooks; schedules written out. Nothing of the project is
 used, so that no fault can be on both sides.
@@ -19,7 +19,7 @@ CLASSES = ["not_entailment", "entailment"]
 
 
 class Rows:
-    """The rows of a task's file as transformers' tokenizer has them."""
+    """The rows of a task's file, tokenised by transformers."""
 
     def __init__(self, path: Path, vocabulary: Path, max_length: int = 40):
         header, *lines = [line.split("\t") for line in path.read_text().splitlines()]
@@ -37,12 +37,13 @@ class Rows:
 
     def __getitem__(self, which) -> "Rows":
         part = object.__new__(Rows)
-        part.labels, part.inputs = self.labels[which], {name: value[which] for name, value in self.inputs.items()}
+        part.labels = self.labels[which]
+        part.inputs = {name: value[which] for name, value in self.inputs.items()}
         return part
 
 
 def load(folder: Path, layers: list[int] | None = None, sparsity: int = 0) -> BertForSequenceClassification:
-    """An uncut checkpoint as transformers' model, with these layers only, or with what its map removes put to 0."""
+    """An uncut checkpoint as transformers' model, with these layers only, or cut at a sparsity by zeros."""
     settings = json.loads((folder / "config.json").read_text())
     config = BertConfig(**{**settings, "classifier_dropout": 0.0})
     names = {"cls.0": "bert.pooler.dense", "cls.3": "classifier"}
@@ -59,10 +60,11 @@ def load(folder: Path, layers: list[int] | None = None, sparsity: int = 0) -> Be
 
 @torch.no_grad()
 def cut(model: BertForSequenceClassification, head: dict, neuron: dict) -> None:
-    """Put to 0 what the last units of each layer add, neurons in multiples of 8."""
+    """Set the output weights of the last units of each layer to 0, neurons in multiples of 8."""
     size = model.config.hidden_size // model.config.num_attention_heads
     for index, layer in enumerate(model.bert.encoder.layer):
-        heads, neurons = head.get(str(index), 0), 8 * round(neuron.get(str(index), 0) / 8)
+        heads = head.get(str(index), 0)
+        neurons = 8 * round(neuron.get(str(index), 0) / 8)
         for matrix, gone in ((layer.attention.output.dense, heads * size), (layer.output.dense, neurons)):
             matrix.weight[:, matrix.in_features - gone :] = 0
 
@@ -119,10 +121,11 @@ def train(
     max_grad_norm: float = 5.0,
     scheduler: str = "linear",
 ) -> float:
-    """So many updates of AdamW, each over all rows; the mean loss over the updates."""
+    """Make updates of AdamW, each over all rows; the mean loss over the updates."""
     matrices, vectors = ([p for p in model.parameters() if (p.ndim > 1) == wanted] for wanted in (True, False))
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer, losses = torch.optim.AdamW(groups, eps=1e-6), []
+    optimizer = torch.optim.AdamW(groups, eps=1e-6)
+    losses = []
     for update in range(updates):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * schedule(scheduler, update, updates, warmup)
@@ -138,12 +141,12 @@ def train(
 
 
 def weights_of(model: BertForSequenceClassification) -> Tensor:
-    """All weights in one row."""
+    """All weights in one vector."""
     return torch.cat([model.get_parameter(name).detach().flatten() for name in sorted(dict(model.named_parameters()))])
 
 
 def scores(model: BertForSequenceClassification, rows: Rows, loss: Callable) -> tuple[Tensor, Tensor]:
-    """Of heads (L, H) and neurons (L, F): the sum over 32 rows at a time of |d mean loss / d mask|, normalised."""
+    """Scores of heads (L, H) and neurons (L, F): normalised sums over groups of 32 rows of |d mean loss / d mask|."""
     layers, config = model.bert.encoder.layer, model.config
     widths = (config.num_attention_heads, config.intermediate_size)
     masks = [torch.ones(len(layers), width, requires_grad=True) for width in widths]

@@ -1,4 +1,4 @@
-"""The command line: defaults, what is refused and in which words, and the commands that README and scripts give."""
+"""The command line: defaults, ranges and choices of flags, and the commands in README and scripts."""
 
 import re
 import shlex
@@ -87,7 +87,7 @@ def test_defaults_of_every_stage(stages_done, name):
     ("tasks", "batch_size", "epochs"),
     [("rte mrpc stsb cola wnli", 16, 10), ("sst2 qnli", 32, 5), ("qqp mnli mnlimm", 32, 3)],
 )
-def test_a_task_has_sizes_of_training_of_its_own_and_a_flag_counts_more(tmp_path, tasks, batch_size, epochs):
+def test_sizes_of_training_default_to_the_tasks_unless_a_flag_is_given(tmp_path, tasks, batch_size, epochs):
     for task in tasks.split():
         (tmp_path / task).mkdir()
         flags = ["--task_name", task, "--data_dir", str(tmp_path)]
@@ -124,7 +124,7 @@ CHOICES = {
 
 
 @pytest.mark.parametrize("flag", CHOICES)
-def test_every_choice_is_taken_and_is_all_that_there_is(stages_done, capsys, flag):
+def test_every_choice_is_accepted_and_nothing_else(stages_done, capsys, flag):
     parse_args = (run_sparsification if "score" in flag else run_distillation).parse_args
     for choice in CHOICES[flag]:
         assert getattr(parse_args([f"--{flag}", choice, "--student_model_path", "."]), flag) == choice
@@ -149,7 +149,7 @@ ENDS = {  # flag -> its lowest and its highest value, and what lies beyond them
 
 
 @pytest.mark.parametrize("flag", ENDS)
-def test_numbers_are_taken_from_the_lowest_to_the_highest(stages_done, capsys, flag):
+def test_numbers_are_accepted_from_the_lowest_to_the_highest(stages_done, capsys, flag):
     lowest, highest, below, above = ENDS[flag]
     parse_args = run_rewinding.parse_args
     for value in filter(None, (lowest, highest)):

@@ -1,4 +1,7 @@
-"""Everything a user can get wrong: one line that says what and where, status 2, and no trace in the outputs."""
+"""Errors that a user can cause: one line that names what and where, status 2, and unchanged outputs.
+
+The ranges and choices of single flags are in test_arguments.py.
+"""
 
 import json
 import re
@@ -28,7 +31,7 @@ STAGES = {
 
 
 def line(number: int, text: str, split: str = "train", task: str = "rte"):
-    """Put a text in the place of a line of a file; the header is line 1."""
+    """Replace a line of a split's file; the header is line 1."""
 
     def change():
         path = Path("datasets", task, f"{split}.tsv")
@@ -40,27 +43,27 @@ def line(number: int, text: str, split: str = "train", task: str = "rte"):
 
 
 def content(text: str | bytes, name: str = "datasets/rte/train.tsv"):
-    """Give a file another content."""
+    """Replace the content of a file."""
     return lambda: Path(name).write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
 def appended(name: str, text: str):
-    """Add a text to a file."""
+    """Append a text to a file."""
     return lambda: Path(name).write_text(Path(name).read_text() + text)
 
 
 def truncated(name: str):
-    """Lose the last bytes of a file."""
+    """Remove the last bytes of a file."""
     return lambda: Path(name).write_bytes(Path(name).read_bytes()[:-100])
 
 
 def pickled(name: str):
-    """A file of weights that holds something else that a pickle can hold."""
+    """Write a pickle that holds an object instead of a tensor."""
     return lambda: torch.save({"bert.embeddings.word_embeddings.weight": Path()}, name)
 
 
 def both(first, second):
-    """One change after the other."""
+    """Make one change after the other."""
     return lambda: (first(), second())
 
 
@@ -92,7 +95,7 @@ def weights(change):
 
 
 def nothing():
-    """All input is as it should be; the flags are not."""
+    """Change nothing, where only the flags are wrong."""
 
 
 HALF_OF_ONE = ["--selection_split", "half", "--max_eval_examples", "1"]
@@ -192,7 +195,6 @@ CHECKPOINTS = [
     ),
 ]
 FLAGS = [
-    (["--student_layer", "0"], r"--student_layer: found '0', expected an integer of at least 1"),
     (["--student_layer", "4"], r"--student_layer 4: the model has only 3 layers"),
     (["--student_sparsity", "70"], r"sparsity 70 is not in the checkpoint's sparsity map, which holds 0"),
     (["--layer_choice", "middle"], r"--layer_choice: found 'middle', expected first, last, spaced, or layers as in"),
@@ -200,29 +202,10 @@ FLAGS = [
     (["--layer_choice", "0,1,2"], r"--layer_choice: found 3 layers, expected --student_layer 2"),
     (["--layer_choice", "0,3"], r"--layer_choice 0,3: the model's layers go from 0 to 2"),
     (["--layer_choice", "last", "--student_sparsity", "50"], r"--layer_choice: for layer-dropped students"),
-    (["--selection_split", "third"], r"--selection_split: invalid choice"),
-    (["--student_sparsity", "100"], r"--student_sparsity: found '100', expected an integer from 0 to 99"),
-    (["--student_sparsity", "-10"], r"--student_sparsity"),
     (["--student_sparsity", "0.7"], r"--student_sparsity: found '0\.7', expected an integer"),
-    (["--seed", "-1"], r"--seed: found '-1'"),
     (["--learning_rate", "fast"], r"--learning_rate: found 'fast', expected a number"),
-    (["--learning_rate", "-1"], r"--learning_rate"),
-    (["--learning_rate", "inf"], r"--learning_rate"),
     (["--learning_rate", "nan"], r"--learning_rate"),
-    (["--num_train_epochs", "0"], r"--num_train_epochs: found '0'"),
-    (["--num_patience_epochs", "-1"], r"--num_patience_epochs"),
-    (["--per_device_train_batch_size", "0"], r"--per_device_train_batch_size"),
-    (["--per_device_eval_batch_size", "0"], r"--per_device_eval_batch_size"),
-    (["--num_grad_accum_steps", "0"], r"--num_grad_accum_steps"),
-    (["--warmup_proportion", "1.5"], r"--warmup_proportion: found '1\.5', expected a number from 0"),
-    (["--max_grad_norm", "-1"], r"--max_grad_norm"),
-    (["--weight_decay", "-1"], r"--weight_decay"),
-    (["--log_interval", "0"], r"--log_interval"),
-    (["--save_interval", "0"], r"--save_interval"),
-    (["--max_length", "3"], r"--max_length"),
     (["--max_length", "41"], r"--max_length 41: the model takes at most 40 tokens"),
-    (["--temperature", "0"], r"--temperature"),
-    (["--minilm_weight", "-1"], r"--minilm_weight: found '-1', expected a number of at least 0"),
     (
         ["--pkd_weight", "10", "--student_layer", "1"],
         r"--pkd_weight: compares all layers but the last, the student has",
@@ -232,26 +215,14 @@ FLAGS = [
     (["--alpha", "1.1"], r"--alpha: found '1\.1', expected a number from 0"),
     (["--selection_metric", "f1"], r"--selection_metric: found 'f1', expected one of acc for rte"),
     (["--task_name", "imdb"], r"--task_name: invalid choice: 'imdb'"),
-    (["--model_type", "mlm"], r"--model_type: invalid choice"),
-    (["--lr_scheduler_type", "sawtooth"], r"--lr_scheduler_type: invalid choice"),
     (
         ["--lr_scheduler_type", "polynomial", "--learning_rate", "0"],
         r"--learning_rate: found 0\.0, expected more than the 1e-07 at which --lr_scheduler_type polynomial ends",
     ),
     (["--lr_scheduler_type", "polynomial", "--learning_rate", "1e-7"], r"--learning_rate: found 1e-07"),
-    (
-        ["--selection_split", "half", "--max_eval_examples", "1"],
-        r"--selection_split half: found 1 row of dev, expected",
-    ),
     (["--use_fp16", "--use_bf16"], r"not allowed with argument"),
-    (
-        ["--lr_scheduler_type", "polynomial", "--learning_rate", "0"],
-        r"--learning_rate: found 0\.0, expected more than the 1e-07 at which --lr_scheduler_type polynomial ends",
-    ),
-    (["--lr_scheduler_type", "polynomial", "--learning_rate", "1e-7"], r"--learning_rate: found 1e-07"),
     (HALF_OF_ONE, r"--selection_split half: found 1 row of dev, expected at least 2"),
     (["--students", "4"], r"unrecognized arguments"),
-    (["--max_train_examples", "0"], r"--max_train_examples"),
     (["--data_dir", "nowhere"], r"nowhere/rte: no such folder"),
 ]
 OTHER_STAGES = [
@@ -267,9 +238,6 @@ OTHER_STAGES = [
         r"teacher: cut at 50 %, expected an uncut model",
     ),
     ("sparsification", nothing, ["--lam", "nan"], r"--lam: found 'nan', expected a number from 0 to 1"),
-    ("sparsification", nothing, ["--lam", "1.5"], r"--lam: found '1\.5', expected a number from 0"),
-    ("sparsification", nothing, ["--score", "beauty"], r"--score: invalid choice: 'beauty'"),
-    ("sparsification", nothing, ["--score_split", "test"], r"--score_split: invalid choice"),
     ("sparsification", nothing, ["--learning_rate", "1e-5"], r"unrecognized arguments"),
     ("rewinding", nothing, [], r"teacher: no sparsity_map in config\.json"),
     (
@@ -292,8 +260,8 @@ CASES = (
 
 
 @pytest.fixture
-def world(tmp_path, monkeypatch, teacher_folder):
-    """A folder with data, a teacher, and outputs of an earlier day."""
+def inputs_and_outputs(tmp_path, monkeypatch, teacher_folder):
+    """The current folder, with two tasks, a teacher, and earlier outputs."""
     monkeypatch.chdir(tmp_path)
     for task in ("rte", "stsb"):
         write_task(Path("datasets"), task)
@@ -303,13 +271,13 @@ def world(tmp_path, monkeypatch, teacher_folder):
 
 
 @pytest.mark.parametrize(("stage", "change", "flags", "message"), CASES)
-def test_bad_input_is_one_line_and_leaves_no_trace(world, capsys, stage, change, flags, message):
+def test_bad_input_is_one_line_and_changes_no_output(inputs_and_outputs, capsys, stage, change, flags, message):
     change()
     before = {path: path.read_bytes() for path in Path("outputs").rglob("*") if path.is_file()}
     script, defaults = STAGES[stage]
     with pytest.raises(SystemExit) as stop:
         script.main([*defaults, *flags])
-    [said] = capsys.readouterr().err.strip().split("\n")
-    assert re.search(message, said)
+    [error] = capsys.readouterr().err.strip().split("\n")
+    assert re.search(message, error)
     assert stop.value.code == 2
     assert {path: path.read_bytes() for path in Path("outputs").rglob("*") if path.is_file()} == before

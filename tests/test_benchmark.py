@@ -1,4 +1,4 @@
-"""The benchmark: both ways do the same work, and its last line is the result."""
+"""The benchmark: both variants do the same work, and its last line is the result."""
 
 import json
 
@@ -18,31 +18,32 @@ from utils.tokenizer import load_tokenizer
 def prepared(tmp_path, bert_folder):
     data = write_task(tmp_path / "datasets", "rte", sizes=(50, 40, 9))
     flags = ["--data_dir", str(data), "--model_path", str(bert_folder), "--student_layer", "2", "--updates", "10"]
-    args, folder = benchmark.parse_args([*flags, "--max_length", "32"]), tmp_path / "benchmark"
+    args = benchmark.parse_args([*flags, "--max_length", "32"])
+    folder = tmp_path / "benchmark"
     folder.mkdir()
     benchmark.prepare(args, folder)
     return args, folder
 
 
-def test_both_ways_make_the_same_updates_and_evaluations(prepared):
+def test_both_variants_make_the_same_updates_and_evaluations(prepared):
     args, folder = prepared
     counts = []
-    for way in benchmark.WAYS:
-        assert set(benchmark.rewind(args, folder, way)) == {"seconds", "steps_per_s"}
-        [path] = (folder / way).glob("*/*/metrics.json")
+    for variant in benchmark.VARIANTS:
+        assert set(benchmark.rewind(args, folder, variant)) == {"seconds", "steps_per_s"}
+        [path] = (folder / variant).glob("*/*/metrics.json")
         rows = json.loads(path.read_text())["sparsity"]
         counts.append({s: (row["updates"], [entry["update"] for entry in row["history"]]) for s, row in rows.items()})
     assert counts[0] == counts[1] == {s: (10, [10]) for s in ("0", "50")}
     before = path.stat().st_mtime_ns
-    benchmark.rewind(args, folder, way)
+    benchmark.rewind(args, folder, variant)
     assert path.stat().st_mtime_ns > before  # a repeat is measured anew
 
 
-def test_the_papers_way_of_scoring_gives_the_same_scores(prepared):
+def test_scoring_as_in_the_papers_code_gives_the_same_scores(prepared):
     _, folder = prepared
     teacher = load_model(str(folder / "teacher"), ("not_entailment", "entailment"))
     dev = load_examples("rte", str(folder / "data"), "dev", load_tokenizer(str(folder / "teacher")), 32)
-    [plain] = benchmark.plain_mask_gradients(teacher, dev, [task_loss], 32)
+    [plain] = benchmark.padded_mask_gradients(teacher, dev, [task_loss], 32)
     teacher.use_exact_shortcuts(True)
     [ours] = mask_gradients(teacher, dev.eval_batches(16, window=WINDOW), [task_loss])
     for kind, other in zip(ours, plain, strict=True):
@@ -63,9 +64,11 @@ def test_the_last_line_is_one_json_object(prepared, capsys):
     args, _ = prepared
     runs = [{"seconds": 8.0, "peak_mb": 9.0, "steps_per_s": 1.0}, {"seconds": 2.0, "peak_mb": 5.0, "steps_per_s": 4.0}]
     results = {
-        (stage, way): [run] * 3 for stage in ("score", "rewind") for way, run in zip(benchmark.WAYS, runs, strict=True)
+        (stage, variant): [run] * 3
+        for stage in ("score", "rewind")
+        for variant, run in zip(benchmark.VARIANTS, runs, strict=True)
     }
-    benchmark.report(args, results)
+    benchmark.print_medians(args, results)
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (last["rewind_speedup"], last["score_speedup"], last["rewind_peak_mb"]) == (4.0, 4.0, [9, 5])
     assert last["steps_per_s"] == [1.0, 4.0]
@@ -74,10 +77,10 @@ def test_the_last_line_is_one_json_object(prepared, capsys):
     assert last["flags"] == []
 
 
-def test_what_a_process_says_of_its_memory_counts(prepared, capsys):
+def test_the_peak_of_a_gpu_replaces_that_of_the_process(prepared, capsys):
     _, folder = prepared
     flags = ["--data_dir", str(folder / "data"), "--max_length", "32", "--use_bf16", "--use_cpu"]
-    for way in benchmark.WAYS:
-        benchmark.main([*flags, "--worker", f"score/{way}", "--folder", str(folder)])
+    for variant in benchmark.VARIANTS:
+        benchmark.main([*flags, "--worker", f"score/{variant}", "--folder", str(folder)])
         assert set(json.loads(capsys.readouterr().out.splitlines()[-1])) == {"seconds"}  # the GPU's memory, with one
     assert torch.get_float32_matmul_precision() == "high"

@@ -45,7 +45,8 @@ def test_each_example_can_have_masks_of_its_own():
     torch.manual_seed(0)
     model = PrunableBert(small_config()).eval()
     ids, types, mask = random_batch(model.config)
-    heads, neurons = torch.rand(5, 3, 4).round(), torch.rand(5, 3, 32).round()
+    heads = torch.rand(5, 3, 4).round()
+    neurons = torch.rand(5, 3, 32).round()
     together = model(ids, types, mask, heads, neurons)
     alone = [model(ids[i : i + 1], types[i : i + 1], mask[i : i + 1], heads[i], neurons[i]) for i in range(5)]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
@@ -71,7 +72,8 @@ def test_the_last_layer_for_cls_alone_is_exact():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dropout_drops_its_share_and_keeps_the_mean(dtype):
     torch.manual_seed(0)
-    dropout, hidden = Dropout(0.1), torch.ones(501, 999, dtype=dtype, requires_grad=True)
+    dropout = Dropout(0.1)
+    hidden = torch.ones(501, 999, dtype=dtype, requires_grad=True)
     dropped = dropout(hidden)
     assert dropped.dtype == dtype
     assert (dropped == 0).float().mean().item() == pytest.approx(0.1, abs=2e-3)
@@ -94,14 +96,15 @@ def test_a_linear_layers_products_and_gradients_are_those_of_torch(width, out, s
     weights = torch.randn_like(expected)
     torch.testing.assert_close(linear(used), expected, atol=1e-6, rtol=1e-5)
     sources = (hidden, linear.weight, linear.bias)
-    gradients, wanted = (torch.autograd.grad((says * weights).sum(), sources) for says in (linear(used), expected))
+    gradients, wanted = (torch.autograd.grad((output * weights).sum(), sources) for output in (linear(used), expected))
     torch.testing.assert_close(gradients, wanted, atol=1e-5, rtol=1e-5)
     linear.requires_grad_(False)
     torch.testing.assert_close(torch.autograd.grad((linear(used) * weights).sum(), hidden)[0], wanted[0])
 
 
 def test_a_linear_layer_takes_the_fast_product_where_there_is_one_and_leaves_the_rest_to_torch():
-    linear, hidden = Linear(24, 24), torch.randn(3, 24)
+    linear = Linear(24, 24)
+    hidden = torch.randn(3, 24)
 
     def is_fast(rows: torch.Tensor) -> bool:
         return "_Product" in linear(rows).grad_fn.name()
@@ -114,7 +117,7 @@ def test_a_linear_layer_takes_the_fast_product_where_there_is_one_and_leaves_the
     assert not is_fast(hidden)
 
 
-def test_without_dropout_training_and_evaluation_say_the_same_and_so_does_the_plain_way():
+def test_without_dropout_training_mode_and_missing_shortcuts_change_no_logit():
     torch.manual_seed(0)
     model = PrunableBert(small_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).eval()
     model.cls[2].p = 0.0
@@ -135,7 +138,8 @@ def test_attention_that_is_all_dropped_is_that_of_no_head(layer, plain):
     for linear in model.modules():  # of a new model they are 0
         if isinstance(linear, torch.nn.Linear):
             torch.nn.init.normal_(linear.bias)
-    batch, heads = random_batch(model.config), torch.ones(3, 4)
+    batch = random_batch(model.config)
+    heads = torch.ones(3, 4)
     heads[layer] = 0
     expected = model(*batch, heads, torch.ones(3, 32))
     model.layers[layer].self_attention.dropout.p = 1.0
@@ -147,7 +151,8 @@ def test_what_is_all_dropped_leaves_the_residual(part):
     torch.manual_seed(0)
     model = PrunableBert(small_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).train()
     model.cls[2].p = 0.0
-    batch, layer = random_batch(model.config), model.layers[1]
+    batch = random_batch(model.config)
+    layer = model.layers[1]
     residual = layer.attention_out if part == "attention" else layer.output
     residual.dropout.p = 1.0
     dropped = model(*batch)

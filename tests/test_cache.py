@@ -1,4 +1,4 @@
-"""Tokens on disk: found again, and never those of another content."""
+"""The cache of tokens: read again for the same content, and for no other."""
 
 import os
 import pwd
@@ -38,7 +38,8 @@ def test_the_second_time_tokens_come_from_the_cache(data, tokenizer, token_cache
 
 
 def test_a_changed_file_is_never_served_from_the_cache(data, tokenizer):
-    first, path = load(data, tokenizer), data / "rte" / "dev.tsv"
+    first = load(data, tokenizer)
+    path = data / "rte" / "dev.tsv"
     stamp = path.stat()
     text = path.read_text()
     path.write_text(text.replace(" w1", " w2"))
@@ -94,7 +95,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(data, tokenizer, 
     assert "tokens not cached" in caplog.text
 
 
-def test_without_a_home_folder_tokens_are_not_cached_and_that_is_said_once(data, tokenizer, monkeypatch, caplog):
+def test_without_a_home_folder_tokens_are_not_cached_with_one_warning(data, tokenizer, monkeypatch, caplog):
     def unknown(user):
         raise KeyError(f"getpwuid(): uid not found: {user}")  # as in a container that runs as another user
 

@@ -1,4 +1,4 @@
-"""The five scripts in a row, each finding by default what the last one left."""
+"""The five scripts in a row, each with the outputs of the one before by default."""
 
 import json
 
@@ -30,7 +30,8 @@ def read(path) -> dict:
 def test_the_whole_chain(tmp_path, monkeypatch, bert_folder, task, student, capsys):
     write_task(tmp_path / "datasets", task)
     monkeypatch.chdir(tmp_path)
-    flags, outputs = ["--task_name", task], tmp_path / "outputs"
+    flags = ["--task_name", task]
+    outputs = tmp_path / "outputs"
 
     run_finetuning.main([*flags, *QUICK, "--model_path", str(bert_folder), "--do_train"])
     teacher = outputs / "finetune" / f"ft_{task}"
@@ -127,10 +128,11 @@ def test_a_student_of_other_layers_has_a_folder_of_its_own(workplace):
     assert (workplace / "outputs/stark/layer_dropped/kd_2-0.2_rte_0.5/ckpt").is_dir()
 
 
-def test_every_checkpoint_says_what_it_is_and_curves_go_to_a_tracker(workplace):
+def test_every_checkpoint_has_a_model_card_and_a_tracker_logs_curves(workplace):
     run_distillation.main([*QUICK, *BOTH, "--student_layer", "2", "--report_to", "tensorboard"])
     folder = workplace / "outputs/distil/layer_dropped/kd_2_rte"
-    card, metrics = (folder / "ckpt" / "README.md").read_text(), read(folder / "metrics.json")
+    card = (folder / "ckpt" / "README.md").read_text()
+    metrics = read(folder / "metrics.json")
     assert "This is a student for RTE, distilled from the dense teacher." in card
     assert f"| metrics | acc {metrics['report']['acc']:.4f} |" in card
     assert "| layers | 2 |" in card

@@ -1,4 +1,4 @@
-"""Checkpoints as they are out there: every layout of BERT is read right, or refused in one line."""
+"""Checkpoints of other projects: every layout of BERT is read right, or refused in one line."""
 
 import json
 import logging
@@ -37,7 +37,7 @@ def edit_weights(folder: Path, edit) -> None:
 
 
 def refusal(folder: Path, fine_tuned: bool = True) -> str:
-    """The line with which a checkpoint is refused."""
+    """The error message of a checkpoint that is refused."""
     with pytest.raises(CheckpointError) as error:
         load_model(str(folder), LABELS, fine_tuned)
     line = str(error.value)
@@ -106,7 +106,8 @@ def test_a_classifier_of_another_size_is_refused(teacher_folder):
 
 def test_labels_in_another_order_are_mapped_by_name(tmp_path):
     torch.manual_seed(0)
-    labels, batch = ("contradiction", "neutral", "entailment"), random_batch(small_config())
+    labels = ("contradiction", "neutral", "entailment")
+    batch = random_batch(small_config())
     model = PrunableBert(small_config(id2label={0: "entailment", 1: "contradiction", 2: "neutral"})).eval()
     model.save_pretrained(tmp_path)
     expected = model(*batch)[:, [1, 2, 0]]  # three in a ring, which is not its own inverse
@@ -120,7 +121,7 @@ def test_labels_in_another_order_are_mapped_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("names", [None, {"0": "LABEL_0", "1": "LABEL_1"}])
-def test_classes_without_names_are_taken_in_order_and_a_line_says_so(teacher_folder, names, caplog):
+def test_classes_without_names_are_taken_in_order_with_a_warning(teacher_folder, names, caplog):
     batch = random_batch(small_config())
     expected = load_model(str(teacher_folder), LABELS).eval()(*batch)
     edit_config(teacher_folder, id2label=names, label2id=None)
@@ -129,7 +130,7 @@ def test_classes_without_names_are_taken_in_order_and_a_line_says_so(teacher_fol
     assert "its classes have no names, taken to be in this order: not_entailment, entailment" in caplog.text
 
 
-def test_classes_named_out_of_order_say_nothing_of_what_they_are(teacher_folder):
+def test_generic_class_names_out_of_order_are_refused(teacher_folder):
     edit_config(teacher_folder, id2label={"0": "LABEL_1", "1": "LABEL_0"})
     assert "a classifier for LABEL_1, LABEL_0; this task has" in refusal(teacher_folder)
 
@@ -209,7 +210,7 @@ def test_a_bert_that_ours_does_not_compute_is_refused(teacher_folder, key, value
     assert f"{key} {value!r} of config.json: " in refusal(teacher_folder, fine_tuned)
 
 
-def test_what_is_said_to_be_as_usual_is_no_reason_to_refuse(teacher_folder):
+def test_settings_at_their_usual_value_are_accepted(teacher_folder):
     edit_config(teacher_folder, position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
     assert load_model(str(teacher_folder), LABELS).config.num_labels == 2
 
@@ -282,7 +283,7 @@ def test_a_pointer_that_is_not_needed_does_no_harm(teacher_folder):
     assert torch.equal(load_model(str(teacher_folder), LABELS).cls[3].weight, expected)
 
 
-def test_nobody_is_advised_to_run_what_a_file_of_weights_holds(teacher_folder):
+def test_no_error_advises_to_unpickle_arbitrary_objects(teacher_folder):
     (teacher_folder / "model.safetensors").unlink()
     torch.save(PrunableBert(small_config()), teacher_folder / "pytorch_model.bin")
     line = refusal(teacher_folder)

@@ -1,4 +1,4 @@
-"""What a GPU would be asked to do, counted on a device that is none: mixed devices, waits and launches."""
+"""Mixed devices, waits and kernel launches, counted on a pretended device instead of a GPU."""
 
 import json
 import os

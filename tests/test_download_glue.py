@@ -105,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         address = self.path.removeprefix("/")
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        self.server.asked.append((address, int(wanted[1]) if wanted else None))
+        self.server.requests.append((address, int(wanted[1]) if wanted else None))
         fault, amount = (self.server.faults.get(address) or [(None, None)]).pop(0)
         content = self.server.content.get(address)
         if fault == "status" or content is None:
@@ -130,7 +130,9 @@ class Handler(BaseHTTPRequestHandler):
 def server():
     web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     web.content = {address: archive(*members) for address, members in MEMBERS.items()} | MRPC_TEXTS
-    web.faults, web.asked, web.ranges = {}, [], True
+    web.faults = {}
+    web.requests = []
+    web.ranges = True
     thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield web
@@ -141,7 +143,7 @@ def server():
 
 @pytest.fixture
 def manifest(server):
-    """What is on the server, as facts; a test may spoil them."""
+    """A manifest of the server's files; a test may change it."""
 
     def fact(address):
         content = server.content[address]
@@ -180,7 +182,7 @@ def as_layout(task):
 
 
 def one_line(result, *parts):
-    """The only line on stderr, which holds all parts."""
+    """Check that stderr is one line that contains all parts."""
     assert result.stderr.count("\n") == 1, result.stderr
     for part in parts:
         assert part in result.stderr
@@ -213,7 +215,7 @@ def test_mrpc_is_built_from_its_texts(download, tmp_path):
 def test_mnlimm_shares_the_folder_of_mnli(download, server, tmp_path):
     assert download("mnlimm", "mnli").returncode == 0
     assert files_under(tmp_path / "datasets") == as_layout("mnli")
-    assert server.asked == [(ADDRESS["mnli"], None)]
+    assert server.requests == [(ADDRESS["mnli"], None)]
 
 
 def test_flags_choose_the_folder_and_the_mirror(download, server, tmp_path):
@@ -228,9 +230,9 @@ def test_no_arguments_means_every_task_with_the_official_facts(download, server)
     server.content = dict.fromkeys(["glue/data/mrpc_dev_ids.tsv", *ADDRESS.values()], b"something else")
     result = download("--retries", "0", facts=False)
     assert result.returncode == 1
-    asked = [address.rpartition("/")[2] for address, _ in server.asked]
+    requests = [address.rpartition("/")[2] for address, _ in server.requests]
     zips = ["RTE", "STS-B", "SST-2", "QNLIv2", "QQP-clean", "MNLI", "CoLA", "WNLI"]
-    assert sorted(asked) == sorted([f"{name}.zip" for name in zips] + ["mrpc_dev_ids.tsv"])
+    assert sorted(requests) == sorted([f"{name}.zip" for name in zips] + ["mrpc_dev_ids.tsv"])
     for size in ("697,150", "6,222", "7,439,277", "41,696,084", "312,783,507", "376,971"):
         assert f"14 bytes, expected {size};" in result.stderr
     assert result.stderr.count("HTTP Error 404") == 3  # the three that this server lacks
@@ -239,10 +241,10 @@ def test_no_arguments_means_every_task_with_the_official_facts(download, server)
 
 def test_second_run_downloads_nothing(download, server):
     download("rte", "mrpc")
-    server.asked.clear()
+    server.requests.clear()
     result = download("rte", "mrpc")
     assert result.returncode == 0
-    assert server.asked == []
+    assert server.requests == []
     assert result.stdout.splitlines() == [
         "rte: already complete in datasets/rte, skipped",
         "mrpc: already complete in datasets/mrpc, skipped",
@@ -296,7 +298,7 @@ def test_archive_without_a_file_is_reported(download, manifest, tmp_path):
 def test_cut_connection_goes_on_where_it_stopped(download, server, tmp_path):
     server.faults[ADDRESS["rte"]] = [("cut", 100), ("cut", 250)]
     assert download("rte").returncode == 0
-    assert server.asked == [(ADDRESS["rte"], None), (ADDRESS["rte"], 100), (ADDRESS["rte"], 250)]
+    assert server.requests == [(ADDRESS["rte"], None), (ADDRESS["rte"], 100), (ADDRESS["rte"], 250)]
     assert files_under(tmp_path / "datasets") == as_layout("rte")
 
 
@@ -308,7 +310,7 @@ def test_next_run_goes_on_where_the_last_one_stopped(download, server, tmp_path)
     assert one_line(result, f"the connection ended after 100 of {len(whole):,} bytes")
     assert files_under(tmp_path / "datasets") == {".download/rte/RTE.zip.part": whole[:100]}
     assert download("rte").returncode == 0
-    assert server.asked == [(ADDRESS["rte"], None), (ADDRESS["rte"], 100)]
+    assert server.requests == [(ADDRESS["rte"], None), (ADDRESS["rte"], 100)]
     assert files_under(tmp_path / "datasets") == as_layout("rte")
 
 
@@ -316,7 +318,7 @@ def test_server_without_ranges_starts_over(download, server, tmp_path):
     server.ranges = False
     server.faults[ADDRESS["rte"]] = [("cut", 100)]
     assert download("rte").returncode == 0
-    assert server.asked == [(ADDRESS["rte"], None), (ADDRESS["rte"], 100)]
+    assert server.requests == [(ADDRESS["rte"], None), (ADDRESS["rte"], 100)]
     assert files_under(tmp_path / "datasets") == as_layout("rte")
 
 
@@ -325,7 +327,7 @@ def test_broken_leftover_is_fetched_afresh(download, server, tmp_path):
     part.parent.mkdir(parents=True)
     part.write_bytes(b"of another version")
     assert download("rte").returncode == 0
-    assert server.asked == [(ADDRESS["rte"], 18), (ADDRESS["rte"], None)]
+    assert server.requests == [(ADDRESS["rte"], 18), (ADDRESS["rte"], None)]
     assert files_under(tmp_path / "datasets") == as_layout("rte")
 
 
@@ -336,14 +338,14 @@ def test_404_fails_one_task_at_once_and_not_the_others(download, server, tmp_pat
     assert one_line(
         result, "rte: http://127.0.0.1", f"/{ADDRESS['rte']}: HTTP Error 404", "datasets/.download/rte/RTE.zip"
     )
-    assert server.asked == [(ADDRESS["rte"], None), (ADDRESS["cola"], None)]
+    assert server.requests == [(ADDRESS["rte"], None), (ADDRESS["cola"], None)]
     assert files_under(tmp_path / "datasets") == as_layout("cola")
 
 
-def test_busy_server_is_asked_again(download, server, tmp_path):
+def test_request_to_a_busy_server_is_repeated(download, server, tmp_path):
     server.faults[ADDRESS["sst2"]] = [("status", 503)]
     assert download("sst2").returncode == 0
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
     assert files_under(tmp_path / "datasets") == as_layout("sst2")
 
 
@@ -372,7 +374,7 @@ def test_file_put_by_hand_is_used(download, server, tmp_path):
     assert one_line(result, "RTE.zip: 10 bytes, expected", "remove it")
     by_hand.write_bytes(server.content[ADDRESS["rte"]])
     assert download("rte").returncode == 0
-    assert server.asked == []
+    assert server.requests == []
     assert files_under(tmp_path / "datasets") == as_layout("rte")
 
 
@@ -381,7 +383,7 @@ def test_unknown_task_is_refused_before_anything_is_fetched(download, server, tm
     result = download("rte", "ax", "rtee", facts=facts)
     assert result.returncode == 2
     assert one_line(result, "unknown task ax rtee; choose from rte ", "mnlimm")
-    assert server.asked == []
+    assert server.requests == []
     assert not (tmp_path / "datasets").exists()
 
 

@@ -1,4 +1,4 @@
-"""Exports say what the checkpoint says, cut or not; what cannot be exported is refused; what a model costs."""
+"""Exports have the logits of the checkpoint, cut or not; refused exports; the costs of a model."""
 
 import json
 import sys
@@ -16,6 +16,7 @@ from models.pruning import drop_layers
 from scripts import export, inspect_model
 
 RTE = {"id2label": {0: "not_entailment", 1: "entailment"}}
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 SCORE = {"id2label": {0: "score"}}
 # layer 0 keeps neither, layer 1 keeps one head and no neuron, layer 2 keeps both in part
 CUT = {
@@ -34,13 +35,8 @@ def write_model(folder: Path, layers: list[int] | None = None, **changes) -> Pru
     return model
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.mark.parametrize(("layers", "changes"), [(None, {**RTE, **CUT}), ([0, 2], SCORE)], ids=["cut", "dropped"])
-def test_onnx_says_what_the_checkpoint_says_at_any_shape(capsys, layers, changes):
+def test_onnx_has_the_logits_of_the_checkpoint_at_any_shape(capsys, layers, changes):
     model = write_model(Path("run", "ckpt"), layers, **changes)
     export.main(["--model_path", "run/ckpt", "--format", "onnx"])
     output = capsys.readouterr()
@@ -74,8 +70,8 @@ def test_the_library_loads_a_full_width_model_as_its_own(layers, changes):
     assert not any(info.values())
     ids, types, mask = random_batch(model.config)
     with torch.inference_mode():
-        says = theirs.eval()(input_ids=ids, token_type_ids=types, attention_mask=mask.long()).logits
-        torch.testing.assert_close(says, model(ids, types, mask), atol=1e-5, rtol=0)
+        logits = theirs.eval()(input_ids=ids, token_type_ids=types, attention_mask=mask.long()).logits
+        torch.testing.assert_close(logits, model(ids, types, mask), atol=1e-5, rtol=0)
     assert theirs.config.id2label == changes["id2label"]
     assert theirs.config.label2id == {name: index for index, name in changes["id2label"].items()}
     config = json.loads(Path("huggingface/config.json").read_text())
@@ -161,7 +157,8 @@ def test_a_checkpoint_trained_from_an_export_is_not_replaced(workplace, monkeypa
 def test_an_export_is_a_teacher_with_the_same_logits():
     model = write_model(Path("ckpt"), **RTE)
     export.main(["--model_path", "ckpt", "--format", "huggingface"])
-    batch, labels = random_batch(model.config), ("entailment", "not_entailment")
+    batch = random_batch(model.config)
+    labels = ("entailment", "not_entailment")
     with torch.inference_mode():
         again = load_model("huggingface", labels).eval()(*batch)
     torch.testing.assert_close(again, model(*batch).flip(-1), atol=1e-6, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""What models compute in their layers, and the losses on it, against Hugging Face's BERT and plain loops."""
+"""Features of layers, and the losses between them, against Hugging Face's BERT and plain loops."""
 
 from functools import partial
 
@@ -19,7 +19,8 @@ from utils.batches import Batch
 def pair_of_models(**changes) -> tuple[PrunableBert, PrunableBert]:
     """A student of two layers and a teacher of four, in eval mode."""
     torch.manual_seed(0)
-    student, teacher = PrunableBert(small_config(num_hidden_layers=2, **changes)), small_config(num_hidden_layers=4)
+    student = PrunableBert(small_config(num_hidden_layers=2, **changes))
+    teacher = small_config(num_hidden_layers=4)
     return student.eval(), PrunableBert(teacher).eval()
 
 
@@ -56,10 +57,10 @@ def test_features_are_those_of_hugging_faces_bert():
     bert.set_attn_implementation("eager")
     bert.load_state_dict(model.bert.state_dict())
     ids, types, mask = batch
-    said = bert(ids, mask.long(), types, output_hidden_states=True, output_attentions=True)
-    for ours, theirs in zip(features.hidden, said.hidden_states, strict=True):
+    output = bert(ids, mask.long(), types, output_hidden_states=True, output_attentions=True)
+    for ours, theirs in zip(features.hidden, output.hidden_states, strict=True):
         torch.testing.assert_close(ours[mask], theirs[mask], atol=1e-5, rtol=1e-5)
-    for query, key, theirs in zip(features.query, features.key, said.attentions, strict=True):
+    for query, key, theirs in zip(features.query, features.key, output.attentions, strict=True):
         scores = similarities(query, key, 4).masked_fill(~mask[:, None, None], -torch.inf)
         torch.testing.assert_close(scores.softmax(-1), theirs, atol=1e-5, rtol=1e-5)
 
@@ -171,7 +172,8 @@ def test_a_loss_between_layers_adds_to_the_one_on_logits_whatever_ran_before():
     expected = losses_of(student, teacher, inputs)
     on_logits = partial(distillation_loss, temperature=3.0, alpha=0.25)
     with torch.no_grad():
-        logits, alone = student(*inputs), on_logits(student(*inputs), teacher(*inputs), batch)
+        logits = student(*inputs)
+        alone = on_logits(student(*inputs), teacher(*inputs), batch)
     loss_fn = IntermediateLoss(student, teacher.train(), {"minilm": 2.0, "pkd": 0.5}, on_logits)
     with loss_fn:
         teacher(*random_batch(student.config, rows=3))

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, on the file systems there are."""
+"""Atomic writes and locks, also on file systems without locks."""
 
 import contextlib
 import errno
@@ -69,7 +69,9 @@ def test_an_old_folder_moved_aside_comes_back_and_a_left_over_one_goes(tmp_path)
 
 
 def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
-    flushed, replace, fsync = [], os.replace, os.fsync
+    flushed = []
+    replace = os.replace
+    fsync = os.fsync
 
     def note_flush(descriptor):
         flushed.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
@@ -88,7 +90,8 @@ def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch
 
 
 def test_a_folder_that_cannot_be_flushed_is_no_error_and_a_file_is(tmp_path, monkeypatch):
-    fsync, refused = os.fsync, {"code": errno.EINVAL, "what": os.path.isdir}
+    fsync = os.fsync
+    refused = {"code": errno.EINVAL, "what": os.path.isdir}
 
     def refuse(descriptor):
         if refused["what"](f"/proc/self/fd/{descriptor}"):

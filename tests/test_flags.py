@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -40,11 +41,11 @@ DEFAULTS = {
     "sparsification": ["--teacher_model_path", "teacher", "--student_model_path", "other", *STUDENT],
     "rewinding": [*BOTH, *STUDENT, *RECIPE, "--per_device_train_batch_size", "64"],
 }
-STILL = ["--learning_rate", "0"]
+NO_LEARNING = ["--learning_rate", "0"]
 SCORER = ["--task_name", "stsb", "--teacher_model_path", "scorer", "--student_model_path", "scorer"]
 # the rows of dev that select with --selection_split half: earlier results would leak if they ever changed
-SELECTING = [0, 6, 10, 13, 14, 16, 20, 21, 24, 26, 27, 28, 29, 30, 32, 33, 34, 35, 36, 38]
-REPORTING = sorted({*range(DEV)} - {*SELECTING})
+DEV_SELECT = [0, 6, 10, 13, 14, 16, 20, 21, 24, 26, 27, 28, 29, 30, 32, 33, 34, 35, 36, 38]
+DEV_REPORT = sorted({*range(DEV)} - {*DEV_SELECT})
 covered: set[str] = set()
 ELSEWHERE = {
     "--help": "argparse's own",
@@ -55,13 +56,13 @@ ELSEWHERE = {
 
 
 def covers(*flags: str) -> Callable:
-    """Say of a test which flags it is about."""
+    """A decorator that records which flags a test covers."""
     covered.update(flags)
     return lambda test: test
 
 
 class Run(NamedTuple):
-    """What a command left."""
+    """The outputs of a command."""
 
     folder: Path
     calls: list[tuple[str, bool, tuple[int, ...]]]  # of models and layer norms: name, training, shape of the input
@@ -91,7 +92,7 @@ class Run(NamedTuple):
 
 @contextlib.contextmanager
 def watched(calls: list):
-    """Note the calls of models and layer norms."""
+    """Record the calls of models and layer norms while in this context."""
 
     def note(module, inputs):
         if type(module).__name__ in ("PrunableBert", "LayerNorm"):
@@ -104,13 +105,13 @@ def watched(calls: list):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Runs a stage with the flags that matter and defaults for the others, once for each set: run("pruning", ...)."""
-    world, count = tmp_path_factory.mktemp("world"), iter(range(1000))
+    """A function that runs a stage with its defaults and these flags, cached by them: run("pruning", ...)."""
+    count = itertools.count()
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(world)
+        patch.chdir(tmp_path_factory.mktemp("inputs"))
         patch.setattr(torch.nn.functional, "dropout", lambda hidden, *_: hidden)  # of the classifier
         patch.setattr("os.fsync", lambda _: None)  # the machine does not crash
-        make_world()
+        write_inputs()
 
         @functools.cache
         def run(stage: str, *flags: str) -> Run:
@@ -123,8 +124,8 @@ def run(tmp_path_factory):
         yield run
 
 
-def make_world() -> None:
-    """Tasks in datasets/ and elsewhere; models without dropout that do not say the same to all rows."""
+def write_inputs() -> None:
+    """Write variants of the tasks, and models without dropout whose predictions differ between rows."""
     for folder, task in (("datasets", "rte"), ("datasets", "stsb"), ("flipped", "rte"), ("same", "rte")):
         write_task(Path(folder), task, (TRAIN, DEV, TEST))
     flipped, same = Path("flipped/rte/train.tsv"), Path("same/rte/train.tsv")
@@ -132,18 +133,18 @@ def make_world() -> None:
         flipped.read_text().replace("\tnot_", "\tis_").replace("\tent", "\tnot_ent").replace("\tis_", "\t")
     )
     same.write_text("\n".join(same.read_text().splitlines()[i] for i in [0] + [1] * TRAIN) + "\n")
-    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     for seed, (name, names) in enumerate(
         {"teacher": second.CLASSES, "other": second.CLASSES, "scorer": ["score"]}.items()
     ):
         torch.manual_seed(seed)
-        model = PrunableBert(small_config(id2label=dict(enumerate(names)), **still))
+        model = PrunableBert(small_config(id2label=dict(enumerate(names)), **no_dropout))
         model.save_pretrained(name)
         write_vocabulary(Path(name))
         with torch.no_grad():
             model.cls[3].bias -= second.logits_of(second.load(Path(name)), rows("dev")).median(0).values
         model.save_pretrained(name)
-    BertModel(small_config(**still)).save_pretrained("bert")
+    BertModel(small_config(**no_dropout)).save_pretrained("bert")
     write_vocabulary(Path("bert"))
 
 
@@ -163,7 +164,8 @@ def trained(
     """Mean loss, and all weights afterwards and before, by the second implementation."""
     recipe = {"updates": 6, "learning_rate": 1e-3, **recipe}
     train = rows("train", data, task, recipe.pop("max_length", 40))[: recipe.pop("first", None)]
-    student, target = model(start, layers), second.logits_of(model(teacher, sparsity=sparsity), train).detach()
+    student = model(start, layers)
+    target = second.logits_of(model(teacher, sparsity=sparsity), train).detach()
     shares = {name: recipe.pop(name) for name in ("temperature", "alpha") if name in recipe}
     loss = functools.partial(second.distillation_loss, teacher=target, labels=train.labels, **shares)
     if recipe.pop("loss", None) == "task":
@@ -173,7 +175,7 @@ def trained(
     return mean, second.weights_of(student), before
 
 
-TRAINING = [  # flags of stage 3, and what the second implementation makes of them
+TRAINING = [  # flags of stage 3, and the arguments of the second implementation that they correspond to
     ([], {}),
     (["--temperature", "5"], {"temperature": 5.0}),
     (["--alpha", "0.2"], {"alpha": 0.2}),
@@ -204,7 +206,7 @@ TRAINING = [  # flags of stage 3, and what the second implementation makes of th
     (["--data_dir", "same", "--per_device_train_batch_size", "5", "--num_grad_accum_steps", "2"]
      + ["--num_train_epochs", "2"], {"data": "same"}),
 ]  # fmt: skip
-SAME = [  # and those that change no more than rounding
+WITHOUT_EFFECT = [  # flags that change no more than rounding
     ["--max_grad_norm", "0"],  # the norms are below 5
     ["--lr_scheduler_type", "polynomial"],  # it ends at 1e-7
     ["--per_device_train_batch_size", "12", "--num_grad_accum_steps", "2"],
@@ -219,12 +221,15 @@ SAME = [  # and those that change no more than rounding
     ["--pkd_weight", "0", "--tinybert_weight", "0", "--minilm_weight", "0"],
     ["--do_distil", "--num_patience_epochs", "0", "--save_interval", "2"],
 ]
-covered.update(flag for flags in [*(case[0] for case in TRAINING), *SAME] for flag in flags if flag.startswith("--"))
+covered.update(
+    flag for flags in [*(case[0] for case in TRAINING), *WITHOUT_EFFECT] for flag in flags if flag.startswith("--")
+)
 
 
 @pytest.mark.parametrize(("flags", "changes"), TRAINING, ids=lambda value: " ".join(value) if value else None)
 def test_training_is_that_of_the_second_implementation(run, flags, changes):
-    done, (loss, after, before) = run("distillation", *flags), trained(**changes)
+    done = run("distillation", *flags)
+    (loss, after, before) = trained(**changes)
     assert done.metrics["history"][-1]["loss"] == pytest.approx(loss, rel=1e-5)
     assert (done.weights() - after).norm() < 1e-3 * (after - before).norm()
     if changes:
@@ -233,30 +238,32 @@ def test_training_is_that_of_the_second_implementation(run, flags, changes):
         assert len(other) != len(after) or (other - after).norm() > 5e-3 * (after - before).norm()
 
 
-@pytest.mark.parametrize("flags", SAME, ids=" ".join)
-def test_what_only_changes_the_way_changes_no_weight(run, flags):
-    done, (loss, after, before) = run("distillation", *flags), trained()
+@pytest.mark.parametrize("flags", WITHOUT_EFFECT, ids=" ".join)
+def test_flags_that_change_only_how_it_is_computed_change_no_weight(run, flags):
+    done = run("distillation", *flags)
+    (loss, after, before) = trained()
     assert done.metrics["history"][-1]["loss"] == pytest.approx(loss, rel=1e-5)
     assert (done.weights() - after).norm() < 1e-3 * (after - before).norm()
 
 
-def test_the_ways_are_really_other_ways(run):
-    plain = run("distillation")
-    assert {shape[0] for shape in plain.shapes(training=True)} == {TRAIN}
-    asked = run("distillation", "--no_teacher_cache")
-    batch = plain.shapes(training=True)[0]
-    assert [done.shapes(training=False).count(batch) for done in (plain, asked)] == [1, 6]  # of the teacher
+def test_those_flags_do_change_how_it_is_computed(run):
+    default = run("distillation")
+    assert {shape[0] for shape in default.shapes(training=True)} == {TRAIN}
+    uncached = run("distillation", "--no_teacher_cache")
+    batch = default.shapes(training=True)[0]
+    assert [done.shapes(training=False).count(batch) for done in (default, uncached)] == [1, 6]  # of the teacher
     parts = run("distillation", "--per_device_train_batch_size", "5", "--num_grad_accum_steps", "5")
     assert sorted(shape[0] for shape in parts.shapes(training=True)) == sorted([5, 5, 5, 5, 4] * 6)
     assert {shape[0] for shape in run("distillation", "--per_device_eval_batch_size", "7").shapes(False)} == {7, 5, 3}
     padded = run("distillation", "--pad_to_max_length")
     assert {shape[1] for shape in padded.shapes(True) + padded.shapes(False)} == {40}
-    ungrouped, lengths = run("distillation", "--no_group_by_length"), rows("dev").inputs["attention_mask"].sum(1)
+    ungrouped = run("distillation", "--no_group_by_length")
+    lengths = rows("dev").inputs["attention_mask"].sum(1)
     assert ungrouped.shapes(training=False)[:2] == [(32, lengths[:32].max()), (8, lengths[32:].max())]
     ordered = lengths.sort(descending=True).values
-    assert plain.shapes(training=False)[:2] == [(32, ordered[0]), (8, ordered[32])]
+    assert default.shapes(training=False)[:2] == [(32, ordered[0]), (8, ordered[32])]
     # layer norms of the last layer see [CLS] alone
-    for done, alone in ((plain, True), (run("distillation", "--no_exact_shortcuts"), False)):
+    for done, alone in ((default, True), (run("distillation", "--no_exact_shortcuts"), False)):
         assert any(name == "LayerNorm" and shape[1] == 1 for name, _, shape in done.calls) == alone
 
 
@@ -264,16 +271,16 @@ def test_the_ways_are_really_other_ways(run):
 def test_half_precision_rounds_as_its_type_does(run):
     """bfloat16 keeps 8 bits of a number, float16 11."""
     exact = run("pruning").scores["neuron_expressive"]
-    for flag in ("--use_bf16", "--use_fp16"):  # scores are float32's whatever the flags say
+    for flag in ("--use_bf16", "--use_fp16"):  # scores are float32's whatever the flags
         assert torch.equal(run("pruning", flag).scores["neuron_expressive"], exact)
     loss, after, before = trained()
     for flag, low, high in (("--use_bf16", 1e-2, 0.6), ("--use_fp16", 1e-3, 0.2)):
         done = run("distillation", flag)
         assert done.metrics["history"][-1]["loss"] == pytest.approx(loss, rel=1e-2)
         assert low < (done.weights() - after).norm() / (after - before).norm() < high
-    exact = run("distillation", *SCORER, *STILL).metrics
+    exact = run("distillation", *SCORER, *NO_LEARNING).metrics
     for flag in ("--use_bf16", "--use_fp16"):
-        rounded = run("distillation", *SCORER, *STILL, flag).metrics
+        rounded = run("distillation", *SCORER, *NO_LEARNING, flag).metrics
         for what in ("dev", "report", "teacher"):  # evaluations, too
             assert 1e-7 < abs(rounded[what]["pearson_corr"] - exact[what]["pearson_corr"]) < 2e-2
 
@@ -281,7 +288,7 @@ def test_half_precision_rounds_as_its_type_does(run):
 @covers("--seed", "--do_train", "--model_path")
 def test_the_seed_draws_the_new_classifier_and_the_order_of_rows(run):
     first, again, other = (
-        load_file(run("finetuning", *STILL, "--seed", *flags).folder / "ckpt" / "model.safetensors")
+        load_file(run("finetuning", *NO_LEARNING, "--seed", *flags).folder / "ckpt" / "model.safetensors")
         for flags in (["1"], ["1", "--do_train"], ["2"])
     )
     for name in ("cls.0.weight", "cls.3.weight"):
@@ -300,11 +307,17 @@ def test_the_seed_draws_the_new_classifier_and_the_order_of_rows(run):
 
 @covers("--num_patience_epochs", "--log_interval")
 def test_evaluations_and_patience(run):
-    slow = ["--per_device_train_batch_size", "8", *STILL, "--log_interval", "1"]  # 18 updates, none of them better
+    slow = [
+        "--per_device_train_batch_size",
+        "8",
+        *NO_LEARNING,
+        "--log_interval",
+        "1",
+    ]  # 18 updates, none of them better
     assert run("distillation", *slow, "--num_patience_epochs", "2").metrics["updates"] == 7
     assert run("distillation", *slow, "--num_patience_epochs", "0").metrics["updates"] == 18
-    found = run("distillation", *STILL, "--num_train_epochs", "11", "--log_interval", "4").metrics["history"]
-    assert [entry["update"] for entry in found] == [4, 8, 11]
+    history = run("distillation", *NO_LEARNING, "--num_train_epochs", "11", "--log_interval", "4").metrics["history"]
+    assert [entry["update"] for entry in history] == [4, 8, 11]
 
 
 @covers("--save_interval")
@@ -318,7 +331,9 @@ def test_evaluations_and_patience(run):
     ],
 )
 def test_when_the_state_is_saved(run, monkeypatch, flags, updates):
-    saved, calls, save = [], [], torch.save
+    saved = []
+    calls = []
+    save = torch.save
     monkeypatch.setattr("time.monotonic", lambda: 25.0 * sum(training for name, training, _ in calls if name[0] == "P"))
     monkeypatch.setattr(
         torch, "save", lambda state, path: (saved.append(state["progress"]["update"]), save(state, path))
@@ -330,7 +345,7 @@ def test_when_the_state_is_saved(run, monkeypatch, flags, updates):
 
 
 class Stopped(Exception):
-    """What a test stops training with."""
+    """Raised by a test to stop training."""
 
 
 @covers("--overwrite")
@@ -341,7 +356,9 @@ def test_overwriting_starts_afresh_and_the_same_command_goes_on(run, monkeypatch
             raise Stopped
         return save(state, path)
 
-    save, calls, argv = torch.save, [], [*DEFAULTS["distillation"], "--output_dir", str(tmp_path)]
+    save = torch.save
+    calls = []
+    argv = [*DEFAULTS["distillation"], "--output_dir", str(tmp_path)]
     monkeypatch.setattr(torch, "save", stop)
     with pytest.raises(Stopped):
         run_distillation.main([*argv, "--save_interval", "2"])
@@ -358,28 +375,32 @@ def test_the_selection_metric_selects(run):
     flags = [*SCORER, "--student_layer", "3", "--log_interval", "1", "--num_train_epochs", "14"]
     flags += ["--num_patience_epochs", "0"]
     runs = {name: run("distillation", *flags, "--selection_metric", name) for name in ("pearson_corr", "spearman_corr")}
-    runs["corr"], labels = run("distillation", *flags), rows("dev", task="stsb").labels
+    runs["corr"] = run("distillation", *flags)
+    labels = rows("dev", task="stsb").labels
     for name, done in runs.items():
         best = max(done.metrics["history"], key=lambda entry: entry[name])
         assert done.metrics["best_update"] == best["update"]
-        says = second.logits_of(second.load(done.folder / "ckpt"), rows("dev", task="stsb"))[:, 0].detach()
-        correlations = pearsonr(says, labels)[0], spearmanr(says, labels)[0]
+        predictions = second.logits_of(second.load(done.folder / "ckpt"), rows("dev", task="stsb"))[:, 0].detach()
+        correlations = pearsonr(predictions, labels)[0], spearmanr(predictions, labels)[0]
         assert [done.metrics["dev"][n] for n in runs] == pytest.approx([*correlations, sum(correlations) / 2], abs=1e-5)
     assert len({done.metrics["best_update"] for done in runs.values()}) == 3
 
 
 @covers("--selection_split", "--max_eval_examples", "--do_test")
 def test_rows_that_select_rows_that_report_and_the_test_set(run):
-    dev, half, student, teacher = rows("dev"), ["--selection_split", "half"], model(layers=(0, 1)), model()
+    dev = rows("dev")
+    half = ["--selection_split", "half"]
+    student = model(layers=(0, 1))
+    teacher = model()
     for seed in ("1", "2"):  # which rows these are does not depend on it
-        metrics = run("distillation", *STILL, *half, "--seed", seed).metrics
-        assert metrics["dev"]["acc"] == pytest.approx(second.accuracy(student, dev[SELECTING]))
-        assert metrics["report"]["acc"] == pytest.approx(second.accuracy(student, dev[REPORTING]))
-        assert metrics["teacher"]["acc"] == pytest.approx(second.accuracy(teacher, dev[REPORTING]))
-        assert metrics["rows"] == len(REPORTING)
+        metrics = run("distillation", *NO_LEARNING, *half, "--seed", seed).metrics
+        assert metrics["dev"]["acc"] == pytest.approx(second.accuracy(student, dev[DEV_SELECT]))
+        assert metrics["report"]["acc"] == pytest.approx(second.accuracy(student, dev[DEV_REPORT]))
+        assert metrics["teacher"]["acc"] == pytest.approx(second.accuracy(teacher, dev[DEV_REPORT]))
+        assert metrics["rows"] == len(DEV_REPORT)
     metrics = run("distillation", *half, "--log_interval", "1").metrics
     assert metrics["dev"]["acc"] == max(entry["acc"] for entry in metrics["history"])
-    limited = run("distillation", *STILL, "--max_eval_examples", "7", "--do_test")
+    limited = run("distillation", *NO_LEARNING, "--max_eval_examples", "7", "--do_test")
     assert limited.metrics["dev"]["acc"] == pytest.approx(second.accuracy(student, dev[:7]))
     tested = run("distillation", "--do_test")
     for done, count in ((limited, 7), (tested, TEST)):
@@ -390,7 +411,7 @@ def test_rows_that_select_rows_that_report_and_the_test_set(run):
     assert not (run("distillation").folder / "RTE.tsv").exists()
 
 
-SCORING = [  # flags of stage 4, and the same of the second implementation
+SCORING = [  # flags of stage 4, and the arguments of the second implementation that they correspond to
     ([], {}),
     (["--temperature", "5"], {"temperature": 5.0}),
     (["--alpha", "0.2"], {"alpha": 0.2}),
@@ -401,10 +422,15 @@ SCORING = [  # flags of stage 4, and the same of the second implementation
     (["--score_split", "train", "--max_train_examples", "9"], {"split": "train", "first": 9}),
     (["--max_eval_examples", "35"], {"first": 35}),
     (["--max_length", "6"], {"max_length": 6}),
-    (["--selection_split", "half"], {"which": SELECTING}),
+    (["--selection_split", "half"], {"which": DEV_SELECT}),
 ]
-WAYS = [[], ["--per_device_eval_batch_size", "7"], ["--pad_to_max_length", "--no_exact_shortcuts"]]
-covered.update(flag for flags in [*(case[0] for case in SCORING), *WAYS] for flag in flags if flag.startswith("--"))
+SCORING_WITHOUT_EFFECT = [[], ["--per_device_eval_batch_size", "7"], ["--pad_to_max_length", "--no_exact_shortcuts"]]
+covered.update(
+    flag
+    for flags in [*(case[0] for case in SCORING), *SCORING_WITHOUT_EFFECT]
+    for flag in flags
+    if flag.startswith("--")
+)
 
 
 def scored(
@@ -424,15 +450,19 @@ def scored(
 
 @pytest.mark.parametrize(("flags", "changes"), SCORING, ids=lambda value: " ".join(value) if value else None)
 def test_scores_are_those_of_the_second_implementation(run, flags, changes):
-    done, (expressive, friendly, _, losses) = run("sparsification", *flags), scored(**changes)
-    found, split = done.scores, changes.get("split", "dev")
+    done = run("sparsification", *flags)
+    (expressive, friendly, _, losses) = scored(**changes)
+    scores = done.scores
+    split = changes.get("split", "dev")
     for index, kind in enumerate(("head", "neuron")):
-        torch.testing.assert_close(found[f"{kind}_expressive"], expressive[index], atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(found[f"{kind}_friendly"], friendly[index], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(scores[f"{kind}_expressive"], expressive[index], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(scores[f"{kind}_friendly"], friendly[index], atol=1e-5, rtol=1e-4)
         mean = (expressive[index] + friendly[index]) / 2
-        torch.testing.assert_close(found[f"{kind}_knowledgeable"], mean, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(scores[f"{kind}_knowledgeable"], mean, atol=1e-5, rtol=1e-4)
     assert done.metrics[f"distillation_loss_per_{split}_batch"] == pytest.approx(losses, rel=1e-5)
-    reported = rows("dev")[REPORTING if "which" in changes else slice(changes.get("first") if split == "dev" else None)]
+    reported = rows("dev")[
+        DEV_REPORT if "which" in changes else slice(changes.get("first") if split == "dev" else None)
+    ]
     if "max_length" not in changes:
         student = model(changes.get("student", "other"))
         assert done.metrics["student"]["acc"] == pytest.approx(second.accuracy(student, reported))
@@ -441,9 +471,10 @@ def test_scores_are_those_of_the_second_implementation(run, flags, changes):
             assert done.metrics["sparsity"][str(sparsity)]["acc"] == pytest.approx(second.accuracy(cut, reported))
 
 
-@pytest.mark.parametrize("flags", WAYS, ids=" ".join)
-def test_no_way_of_scoring_changes_a_score(run, flags):
-    done, (expressive, _, losses, _) = run("pruning", *flags), scored()
+@pytest.mark.parametrize("flags", SCORING_WITHOUT_EFFECT, ids=" ".join)
+def test_flags_that_change_only_how_scores_are_computed_change_no_score(run, flags):
+    done = run("pruning", *flags)
+    (expressive, _, losses, _) = scored()
     for kind, wanted in zip(("head", "neuron"), expressive, strict=True):
         torch.testing.assert_close(done.scores[f"{kind}_expressive"], wanted, atol=1e-5, rtol=1e-4)
     assert done.metrics["task_loss_per_dev_batch"] == pytest.approx(losses, rel=1e-5)
@@ -451,8 +482,8 @@ def test_no_way_of_scoring_changes_a_score(run, flags):
 
 def test_scores_of_another_model_and_an_alpha_of_0(run):
     expressive = scored(teacher="other")[0]
-    found = run("pruning", "--model_path", "other").scores["neuron_expressive"]
-    torch.testing.assert_close(found, expressive[1], atol=1e-5, rtol=1e-4)
+    scores = run("pruning", "--model_path", "other").scores["neuron_expressive"]
+    torch.testing.assert_close(scores, expressive[1], atol=1e-5, rtol=1e-4)
     assert (
         not run("sparsification", "--alpha", "0").scores["neuron_friendly"].any()
     )  # the labels do not see the teacher
@@ -461,22 +492,24 @@ def test_scores_of_another_model_and_an_alpha_of_0(run):
 @covers("--lam", "--score")
 def test_lam_and_score_choose_what_sorts_the_units(run):
     stage_2 = run("pruning").scores
-    weights, names = load_file("teacher/model.safetensors"), ("head", "neuron")
+    weights = load_file("teacher/model.safetensors")
+    names = ("head", "neuron")
     runs = {("knowledgeable", lam): run("sparsification", "--lam", str(lam)) for lam in (0, 0.3, 1)}
     for score in ("expressive", "friendly", "random", "magnitude"):
         runs[score, None] = run("sparsification", "--score", score)
     for (score, lam), done in runs.items():
-        found, after = done.scores, load_file(done.folder / "ckpt" / "model.safetensors")
+        scores = done.scores
+        sorted_weights = load_file(done.folder / "ckpt" / "model.safetensors")
         for kind in names:
-            assert torch.equal(found[f"{kind}_expressive"], stage_2[f"{kind}_expressive"])
+            assert torch.equal(scores[f"{kind}_expressive"], stage_2[f"{kind}_expressive"])
             if lam is not None:
-                mixed = lam * found[f"{kind}_expressive"] + (1 - lam) * found[f"{kind}_friendly"]
-                torch.testing.assert_close(found[f"{kind}_knowledgeable"], mixed, atol=1e-7, rtol=1e-6)
+                mixed = lam * scores[f"{kind}_expressive"] + (1 - lam) * scores[f"{kind}_friendly"]
+                torch.testing.assert_close(scores[f"{kind}_knowledgeable"], mixed, atol=1e-7, rtol=1e-6)
         for layer in range(3):
             name = f"bert.encoder.layer.{layer}.intermediate.dense.weight"
-            order = found[f"neuron_{score}"][layer].sort(descending=True, stable=True).indices
-            assert torch.equal(after[name], weights[name][order])
-        lowest = (found[f"head_{score}"].flatten().argsort()[:6] // 4).tolist()  # of 12 at 50 %, and their layers
+            order = scores[f"neuron_{score}"][layer].sort(descending=True, stable=True).indices
+            assert torch.equal(sorted_weights[name], weights[name][order])
+        lowest = (scores[f"head_{score}"].flatten().argsort()[:6] // 4).tolist()  # of 12 at 50 %, and their layers
         removed = done.read("ckpt/config.json")["sparsity_map"]["50"]["head"]
         assert removed == {str(layer): lowest.count(layer) for layer in sorted(set(lowest))}
     assert torch.equal(runs["knowledgeable", 1].scores["head_knowledgeable"], stage_2["head_expressive"])
@@ -489,17 +522,17 @@ def test_lam_and_score_choose_what_sorts_the_units(run):
         assert (random.min() >= 0) & (random.max() < 1)
 
 
-def rewound(run, *way: str) -> Run:
+def rewound(run, *flags: str) -> Run:
     """Students under the sparse teacher, cut at 0 and 70 %."""
     sparse = str(run("sparsification").folder / "ckpt")
-    return run("rewinding", "--teacher_model_path", sparse, "--teacher_sparsity", "70", "0", *way)
+    return run("rewinding", "--teacher_model_path", sparse, "--teacher_sparsity", "70", "0", *flags)
 
 
 @covers("--teacher_sparsity", "--student_sparsity", "--do_rewind")
 def test_teachers_and_students_are_cut_at_their_sparsity(run):
     sparse = str(run("sparsification").folder / "ckpt")
-    for way in ([], ["--no_teacher_cache", "--do_rewind"]):
-        done = rewound(run, *way)
+    for flags in ([], ["--no_teacher_cache", "--do_rewind"]):
+        done = rewound(run, *flags)
         assert {path.name for path in done.folder.glob("ckpt*")} == {"ckpt_0", "ckpt_70"}
         for sparsity in (0, 70):
             loss, after, before = trained(teacher=sparse, sparsity=sparsity)
@@ -508,9 +541,10 @@ def test_teachers_and_students_are_cut_at_their_sparsity(run):
             assert (done.weights(f"ckpt_{sparsity}") - after).norm() < 1e-3 * (after - before).norm()
             accuracy = second.accuracy(model(sparse, sparsity=sparsity), rows("dev"))
             assert result["teacher"]["acc"] == pytest.approx(accuracy)
-    pruned, train = str(run("pruning").folder / "ckpt"), rows("train")
+    pruned = str(run("pruning").folder / "ckpt")
+    train = rows("train")
     ours, theirs = (second.logits_of(m, train) for m in (model(pruned, sparsity=50), model()))
-    done = run("distillation", *STILL, "--student_model_path", pruned, "--student_sparsity", "50")
+    done = run("distillation", *NO_LEARNING, "--student_model_path", pruned, "--student_sparsity", "50")
     loss = second.distillation_loss(ours, theirs, train.labels).mean().item()
     assert done.metrics["history"][-1]["loss"] == pytest.approx(loss, rel=1e-5)
     assert done.folder.parent.name == "parameter_pruned"
@@ -518,7 +552,7 @@ def test_teachers_and_students_are_cut_at_their_sparsity(run):
 
 def test_the_best_sparsity_is_chosen_on_the_rows_that_select(run):
     half = ["--selection_split", "half"]
-    flags = ["--teacher_model_path", str(run("sparsification", *half).folder / "ckpt"), *half, *STILL]
+    flags = ["--teacher_model_path", str(run("sparsification", *half).folder / "ckpt"), *half, *NO_LEARNING]
     flags += ["--teacher_sparsity", "0", "50"]
     done = run("rewinding", *flags)
     for name, selected, reported in (("ckpt_0", 0.4, 0.9), ("ckpt_50", 0.6, 0.1)):
@@ -533,13 +567,14 @@ def test_the_best_sparsity_is_chosen_on_the_rows_that_select(run):
 @covers("--pkd_weight", "--tinybert_weight", "--minilm_weight")
 @pytest.mark.parametrize("name", ["pkd", "tinybert", "minilm"])
 def test_losses_between_layers_are_added_by_their_weight(run, name):
-    train, still = rows("train"), [*STILL, "--num_train_epochs", "1"]
+    train = rows("train")
+    flags = [*NO_LEARNING, "--num_train_epochs", "1"]
     inputs = [train.inputs[key] for key in ("input_ids", "token_type_ids", "attention_mask")]
-    student = PrunableBert.from_pretrained(run("distillation", *STILL).folder / "ckpt").eval()
+    student = PrunableBert.from_pretrained(run("distillation", *NO_LEARNING).folder / "ckpt").eval()
     between = losses_of(student, PrunableBert.from_pretrained("teacher").eval(), inputs)[name].mean().item()
     logits = trained(learning_rate=0.0)[0]
     for weight in (1, 3):
-        done = run("distillation", *still, f"--{name}_weight", str(weight))
+        done = run("distillation", *flags, f"--{name}_weight", str(weight))
         assert done.metrics["history"][-1]["loss"] == pytest.approx(logits + weight * between, rel=1e-5)
     assert run("distillation", f"--{name}_weight", "3").weights().ne(run("distillation").weights()).any()
 
@@ -550,10 +585,11 @@ def test_the_table_that_is_printed_is_the_result(run):
         return [re.split("  +", line.strip()) for line in done.log.splitlines() if line and not line.startswith("20")]
 
     for stage in ("pruning", "sparsification"):
-        found = run(stage).metrics["sparsity"]
-        cells = [[str(s), f"{found[str(s)]['acc']:.4f}"] for s in range(0, 100, 10)]
+        by_sparsity = run(stage).metrics["sparsity"]
+        cells = [[str(s), f"{by_sparsity[str(s)]['acc']:.4f}"] for s in range(0, 100, 10)]
         assert printed(run(stage)) == [["sparsity", "acc"], *cells]
-    flags, metrics = [*STILL, "--seed", "1"], run("finetuning", *STILL, "--seed", "1").metrics
+    flags = [*NO_LEARNING, "--seed", "1"]
+    metrics = run("finetuning", *NO_LEARNING, "--seed", "1").metrics
     cells = [str(metrics["best_update"]), f"{metrics['report']['acc']:.4f}"]
     assert printed(run("finetuning", *flags)) == [["update", "acc"], cells]
     metrics = run("distillation").metrics
@@ -562,15 +598,15 @@ def test_the_table_that_is_printed_is_the_result(run):
     assert printed(run("distillation")) == [["acc"], *cells]
     metrics = rewound(run).metrics
     assert printed(rewound(run))[0] == ["teacher sparsity", "student acc", "its teacher", "trial student"]
-    of_teacher, trial = run("sparsification").metrics["sparsity"], run("sparsification").metrics["student"]["acc"]
+    teacher_metrics, trial = run("sparsification").metrics["sparsity"], run("sparsification").metrics["student"]["acc"]
     for cells, sparsity in zip(printed(rewound(run))[1:3], ("0", "70"), strict=True):
-        numbers = [metrics["sparsity"][sparsity]["report"]["acc"], of_teacher[sparsity]["acc"], trial]
+        numbers = [metrics["sparsity"][sparsity]["report"]["acc"], teacher_metrics[sparsity]["acc"], trial]
         assert cells[0].removesuffix(" *") == sparsity
         assert cells[1:] == [f"{number:.4f}" for number in numbers]
 
 
 @covers("--report_to", "--output_dir", "--debug")
-def test_what_lies_in_the_folder_and_what_an_error_says(run, capsys):
+def test_the_files_of_a_run_and_the_traceback_of_an_error(run, capsys):
     assert {path.name for path in run("distillation").folder.iterdir()} == {
         "args.json",
         "ckpt",

@@ -1,4 +1,4 @@
-"""What a run's folder holds after stops, deletions and --overwrite: its checkpoints are the truth."""
+"""The folder of a run after stops, deletions and --overwrite: its results are those of its checkpoints."""
 
 import json
 import os
@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import refused, small_config
-from test_resume import FLAGS, PATHS, STUDENT, TEACHER, forked, wait_for
+from conftest import forked, refused, small_config, wait_until
+from test_resume import FLAGS, PATHS, STUDENT, TEACHER
 
 import run_distillation
 import run_finetuning
@@ -38,13 +38,13 @@ def change(path: Path, **changes) -> None:
 
 
 def refusal(script, capsys, *flags: str) -> str:
-    """The one line with which a script refuses these flags, whatever was printed before."""
+    """The one-line error of a script with these flags, without earlier output."""
     capsys.readouterr()
     return refused(script, capsys, *flags)
 
 
 def weights_made(folder: Path) -> dict[str, int]:
-    """When the weights of each checkpoint were written."""
+    """Checkpoint -> time at which its weights were written, in ns."""
     return {path.parent.name: path.stat().st_mtime_ns for path in sorted(folder.glob("ckpt*/model.safetensors"))}
 
 
@@ -63,14 +63,14 @@ def kill_in_training(main, folder: Path, *flags: str) -> None:
     """Start a run that would train for long, and kill it once it has taken the folder."""
     state = folder / ".ckpt.state"
     state.unlink(missing_ok=True)
-    process = forked(main, *flags)
-    wait_for(state)
+    process = forked(main, [*flags])
+    wait_until(state.exists)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
 
 
 def reported() -> list[data.Row]:
-    """What the report knows of all that was made; nothing if nothing is finished."""
+    """The rows of the report; none if nothing is finished."""
     try:
         return data.collect(data.checkpoints([Path("outputs")]))
     except InputError:
@@ -81,7 +81,8 @@ def test_rewinds_that_never_reached_the_table_reach_it_without_training(rewind):
     rewind("0")
     before = (REWIND / "metrics.json").read_bytes()
     rewind("50")
-    whole, made = read(REWIND / "metrics.json"), weights_made(REWIND)
+    whole = read(REWIND / "metrics.json")
+    made = weights_made(REWIND)
     assert list(whole["sparsity"]) == ["0", "50"]
     (REWIND / "metrics.json").write_bytes(before)  # as a kill after the checkpoint leaves it
     rewind("50")
@@ -122,7 +123,8 @@ def test_the_test_set_is_predicted_afterwards_without_training(workplace, kind):
     made = weights_made(folder)
     assert not (folder / "RTE.tsv").exists()
     run("--do_test")
-    predictions, metrics = (folder / "RTE.tsv").read_text(), read(folder / "metrics.json")
+    predictions = (folder / "RTE.tsv").read_text()
+    metrics = read(folder / "metrics.json")
     assert len(predictions.splitlines()) == 10
     # killed while predicting: the file, or metrics.json's word on it, is not there yet
     (folder / "RTE.tsv").unlink()
@@ -169,7 +171,7 @@ def test_overwriting_that_was_stopped_goes_on_with_the_same_command(workplace, s
         run_distillation.main([*FLAGS, *PATHS, "--seed", "3"])
     kill_in_training(run_distillation.main, TRIAL, *again, "--num_train_epochs", "6000")
     log = len((TRIAL / "log.txt").read_text())
-    process = forked(run_distillation.main, *again, "--num_train_epochs", "6000")
+    process = forked(run_distillation.main, [*again, "--num_train_epochs", "6000"])
     for _ in range(3000):
         if "going on after update" in (TRIAL / "log.txt").read_text()[log:]:
             break
@@ -202,7 +204,7 @@ def test_overwriting_that_is_stopped_before_it_has_marked_all_begins_again(rewin
     assert list(read(REWIND / "metrics.json")["sparsity"]) == ["0"]
 
 
-def test_a_table_shows_no_checkpoint_of_other_settings_even_if_nobody_has_marked_it(rewind):
+def test_a_table_shows_no_checkpoint_of_other_settings_even_if_it_is_not_stale(rewind):
     rewind("0", "50", "--seed", "1")
     folder = RunFolder(REWIND)
     folder.overwrite(["ckpt_50"], {**folder.settings("ckpt_50"), "seed": 2})
@@ -214,7 +216,8 @@ def test_a_table_shows_no_checkpoint_of_other_settings_even_if_nobody_has_marked
 
 def test_what_stops_left_beside_a_finished_checkpoint_goes_without_training(workplace):
     run_distillation.main([*FLAGS, *PATHS])
-    made, names = weights_made(TRIAL), sorted(path.name for path in TRIAL.iterdir())
+    made = weights_made(TRIAL)
+    names = sorted(path.name for path in TRIAL.iterdir())
     shutil.copytree(TRIAL / "ckpt", TRIAL / ".ckpt.old")  # replaced, and killed before the old one was removed
     for kind in ("state", "lock"):
         (TRIAL / f".ckpt.{kind}").write_bytes(b"left")
@@ -280,7 +283,7 @@ def test_numbers_whose_checkpoint_was_deleted_are_not_lost_to_another_run(workpl
 
 
 def test_a_folder_of_an_earlier_version_is_read(rewind, capsys):
-    """Its checkpoints have results but no settings of their own; those lay beside them."""
+    """Its checkpoints have a metrics.json but no args.json, which lay beside them."""
     rewind("0", "50")
     for name in ("ckpt_0", "ckpt_50"):
         (REWIND / name / "args.json").unlink()
@@ -315,7 +318,8 @@ def test_a_diverged_sparsity_does_not_fail_the_others(rewind, capsys):
 
 def test_the_report_draws_the_teacher_that_was_read_and_no_other(rewind, monkeypatch):
     rewind("0")
-    run, settings = REWIND.resolve(), RunFolder(REWIND).settings("ckpt_0")
+    run = REWIND.resolve()
+    settings = RunFolder(REWIND).settings("ckpt_0")
     teacher = Path(SPARSE[1]).resolve()
     assert data.sparse_teacher(run, settings) == teacher
     Path("elsewhere").mkdir()
@@ -360,7 +364,7 @@ def test_a_stage_refuses_what_was_chosen_on_other_rows(workplace, capsys):
     assert "the content of dev has changed" in refusal(run_pruning, capsys, "--output_dir", "other")
 
 
-def test_tables_and_cards_say_what_their_numbers_are_worth(workplace, capsys):
+def test_tables_and_cards_have_the_number_of_rows_and_the_commoner_class(workplace, capsys):
     PrunableBert(small_config(id2label={0: "not_entailment", 1: "entailment"})).save_pretrained("teacher")
     run_distillation.main([*FLAGS, *PATHS, "--learning_rate", "0"])
     config = TRIAL / "ckpt" / "metrics.json"
@@ -376,7 +380,7 @@ def test_tables_and_cards_say_what_their_numbers_are_worth(workplace, capsys):
     assert "| --student_layer | 2 |" in card
 
 
-def test_a_student_that_always_says_the_same_and_ties_are_named(rewind, capsys):
+def test_constant_predictions_and_ties_are_reported(rewind, capsys):
     rewind("0", "50")
     for name in ("ckpt_0", "ckpt_50"):
         change(REWIND / name / "metrics.json", dev={"acc": 0.5}, only_answer="entailment")
@@ -390,7 +394,7 @@ def test_a_student_that_always_says_the_same_and_ties_are_named(rewind, capsys):
     assert "one answer to every row in 1 of 1 seeds; best sparsities tie in 1 of 1 seeds" in note
 
 
-def test_the_card_of_a_pruned_student_does_not_speak_of_layers(rewind):
+def test_the_card_of_a_pruned_student_has_no_flags_of_a_layer_dropped_one(rewind):
     run_pruning.main(["--model_path", "teacher"])
     run_distillation.main([*FLAGS, *TEACHER, "--student_sparsity", "50"])
     card = Path("outputs/distil/parameter_pruned/kd_50_rte/ckpt/README.md").read_text()

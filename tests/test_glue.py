@@ -133,7 +133,7 @@ def write(folder, task, name, lines, end="\n"):
 
 
 @pytest.mark.parametrize(("task", "split"), CASES)
-def test_every_official_layout_is_read_without_a_word(tmp_path, caplog, task, split):
+def test_every_official_layout_is_read_without_a_warning(tmp_path, caplog, task, split):
     name, lines, first, second, labels = LAYOUTS[task][split]
     write(tmp_path, task, name, lines)
     assert read_split(task, str(tmp_path), split) == (first, second, labels)
@@ -222,7 +222,7 @@ MULTINLI = (  # as New York University gives it out
     "\tpromptID\tpairID\tgenre\tlabel1\tlabel2\tlabel3\tlabel4\tlabel5"
 )
 SNLI_HEAD = MNLI_HEAD.replace("promptID", "captionID").replace("\tgenre", "")
-BY_NAME = {  # task, lines of its train file, first, second, labels, what is said to be left out
+BY_NAME = {  # task, lines of its train file, first, second, labels, the columns in the warning as left out
     "a data frame's": (
         "rte",
         ["sentence1\tsentence2\tlabel", "a\tb\tentailment", "c\td\tnot_entailment"],
@@ -288,7 +288,7 @@ def test_columns_are_taken_by_name_in_any_order(tmp_path, caplog, case):
         ("cola", ["sentence\tlabel", "a\t1"], ["a"], None),
     ],
 )
-def test_labels_of_a_test_file_are_left_out_and_that_is_said(tmp_path, caplog, task, lines, first, second):
+def test_labels_of_a_test_file_are_left_out_with_a_warning(tmp_path, caplog, task, lines, first, second):
     write(tmp_path, task, "test.tsv", lines)
     assert read_split(task, str(tmp_path), "test") == (first, second, [0] * len(first))
     assert "test.tsv: not GLUE's columns" in caplog.text
@@ -453,7 +453,7 @@ def test_fields_that_a_csv_writer_has_quoted_are_counted_and_left_as_they_are(tm
 
 
 @pytest.mark.parametrize("field", ['"', '""', '"a', 'a"', '"a" b "c"', '"a "" b', 'a ""b""', '"" a ""', '"a"b"'])
-def test_other_quotes_are_nothing_to_speak_of(tmp_path, caplog, field):
+def test_other_quotes_raise_no_warning(tmp_path, caplog, field):
     write(tmp_path, "sst2", "train.tsv", ["sentence\tlabel", f"{field}\t1"])
     assert read_split("sst2", str(tmp_path), "train").first == [field]
     assert caplog.text == ""

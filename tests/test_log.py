@@ -1,4 +1,4 @@
-"""What a run shows, on terminals, in files, and where nobody reads any more."""
+"""Log lines and progress bars on terminals, in files, and on closed streams."""
 
 import io
 import json
@@ -28,14 +28,14 @@ logger = logging.getLogger("stark")
 
 
 class Gone(io.StringIO):
-    """A terminal that has closed."""
+    """A terminal that was closed."""
 
     def write(self, text):
         raise OSError(5, "Input/output error")
 
 
 class Terminal(io.StringIO):
-    """A terminal that shows what it can."""
+    """A terminal with a limited encoding."""
 
     encoding = "ascii"
 
@@ -48,7 +48,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def logged(monkeypatch, tmp_path):
-    """Log to a stream and to log.txt; gives what log.txt has."""
+    """A function that logs to a stream and to log.txt, and returns the content of log.txt."""
 
     def to(stream, *messages: str) -> str:
         monkeypatch.setattr(sys, "stdout", stream)

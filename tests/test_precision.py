@@ -1,4 +1,4 @@
-"""Compiled code and half precision: what they may change, and what they must not."""
+"""Compiled code and half precision: results are equal, or differ by rounding only."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,8 @@ QUICK = ["--num_train_epochs", "1", "--log_interval", "4", "--use_cpu"]
 @pytest.fixture
 def compiled_calls(monkeypatch) -> Iterator[list]:
     """One entry for each call of a compiled graph, by a backend that takes no time to compile one."""
-    calls, compile_module = [], nn.Module.compile
+    calls = []
+    compile_module = nn.Module.compile
 
     def backend(graph: torch.fx.GraphModule, inputs: list):
         def call(*tensors):
@@ -80,7 +81,8 @@ def test_compiled_dropout_is_one_graph():
 def test_a_compiled_model_is_scored_for_several_losses(tokenizer):
     torch.manual_seed(0)
     examples = tokenise(Split([f"w{n} w{2 * n}" for n in range(9)], None, [n % 2 for n in range(9)]), tokenizer, 20)
-    model, losses = PrunableBert(small_config()), [task_loss, teacher_loss(torch.randn(9, 2))]
+    model = PrunableBert(small_config())
+    losses = [task_loss, teacher_loss(torch.randn(9, 2))]
     eager = mask_gradients(model, examples.eval_batches(4), losses)
     model.compile(backend="aot_eager", dynamic=True)  # as the default does, its backward pass frees what it has read
     for ours, other in zip(mask_gradients(model, examples.eval_batches(4), losses), eager, strict=True):

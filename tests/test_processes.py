@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import refused, write_task
-from test_signals import wait_for
+from conftest import refused, wait_until, write_task
 from two_processes import results
 
 import run_finetuning
@@ -35,7 +34,8 @@ def test_two_processes_train_and_predict_like_one(tmp_path, bert_folder, tokeniz
     done = run_on_two(str(script), str(bert_folder), str(result), str(tmp_path / "datasets"))
     assert done.returncode != 0  # of its last line
     assert "runs on one process, found 2: no torchrun" in done.stderr
-    found, wanted = json.loads(result.read_text()), results(tokenizer)
+    found = json.loads(result.read_text())
+    wanted = results(tokenizer)
     assert found[0] == found[1]  # both know all of it
     assert (found[0]["broadcast"], found[0]["sum"]) == (0, 3)
     for ours, alone in zip(found[0]["logits"], found[1]["logits"], strict=True):
@@ -81,10 +81,10 @@ def test_several_processes_leave_at_once_with_one_line(tmp_path, monkeypatch, be
     command = [*TORCHRUN, str(ROOT / "run_finetuning.py"), "--model_path", str(bert_folder), *flags]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     folder = tmp_path / "outputs" / "finetune" / "ft_rte"
-    wait_for(folder / ".ckpt.state")
+    wait_until((folder / ".ckpt.state").exists)
     run.send_signal(signal.SIGTERM)  # which torchrun passes on
     _, errors = run.communicate(timeout=120)
     assert run.returncode != 0
     assert errors.count("stopped by SIGTERM") == 1
     assert (folder / "log.txt").read_text().endswith("stopped by SIGTERM\n")
-    assert StateFile.of_run(folder / ".ckpt.state") is not None  # whole
+    assert StateFile.run_id_of(folder / ".ckpt.state") is not None  # whole

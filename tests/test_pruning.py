@@ -52,7 +52,8 @@ def test_of_equal_scores_the_first_layers_go_first():
 
 def test_sorting_changes_no_logit_but_the_order(model):
     batch = random_batch(model.config)
-    before, query = model(*batch), model.layers[0].self_attention.query.weight.clone()
+    before = model(*batch)
+    query = model.layers[0].self_attention.query.weight.clone()
     sort_units(model, scores())
     torch.testing.assert_close(model(*batch), before, atol=1e-5, rtol=1e-5)
     assert not torch.equal(model.layers[0].self_attention.query.weight, query)

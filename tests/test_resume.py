@@ -1,4 +1,4 @@
-"""Runs that are stopped and started again: they end as if nothing had happened."""
+"""Runs that are stopped and started again end with the results of undisturbed ones."""
 
 import copy
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_config, write_task
+from conftest import forked, small_config, wait_until, write_task
 from safetensors.torch import load_file
 from test_training import QUICK, make_examples
 
@@ -32,7 +32,7 @@ FLAGS = ["--num_train_epochs", "3", "--learning_rate", "1e-3", "--log_interval",
 
 
 class Stopped(Exception):
-    """What a test stops training with."""
+    """Raised by a test to stop training."""
 
 
 @pytest.fixture
@@ -91,10 +91,11 @@ def test_a_damaged_state_is_named_and_a_pickle_is_never_loaded(tmp_path):
 
 
 def test_a_state_belongs_to_the_run_that_wrote_it(tmp_path):
-    path, cpu = tmp_path / ".ckpt.state", torch.device("cpu")
-    assert StateFile.of_run(path) is None
+    path = tmp_path / ".ckpt.state"
+    cpu = torch.device("cpu")
+    assert StateFile.run_id_of(path) is None
     StateFile(path, run_id="one").save({"weight": torch.ones(3)}, cpu)
-    assert StateFile.of_run(path) == "one"
+    assert StateFile.run_id_of(path) == "one"
     torch.manual_seed(5)
     before = torch.get_rng_state()
     assert StateFile(path, run_id="another").load(cpu) is None
@@ -104,12 +105,12 @@ def test_a_state_belongs_to_the_run_that_wrote_it(tmp_path):
     assert not torch.equal(torch.get_rng_state(), before)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InputError, match="cannot be read; --overwrite starts afresh"):
-        StateFile.of_run(path)
+        StateFile.run_id_of(path)
 
 
 def test_a_run_on_the_cpu_leaves_a_gpu_alone(tmp_path, monkeypatch):
     def touched(*_):
-        raise AssertionError("a run with --use_cpu has asked the GPU for something")
+        raise AssertionError("a run with --use_cpu has called the GPU")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_rng_state", touched)
@@ -201,26 +202,13 @@ def test_a_run_that_never_began_does_not_hold_its_folder(workplace):
     assert json.loads(Path("outputs/distil/layer_dropped/kd_2_rte/args.json").read_text())["seed"] == 776
 
 
-def forked(main, *flags: str) -> multiprocessing.Process:
-    process = multiprocessing.get_context("fork").Process(target=main, args=([*flags],))
-    process.start()
-    return process
-
-
-def wait_for(path: Path) -> None:
-    for _ in range(6000):
-        if path.exists():
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"{path} never came")
-
-
 def test_a_second_run_on_a_folder_is_refused_and_a_dead_one_does_not_block(workplace, capfd):
     folder = Path("outputs/distil/layer_dropped/kd_2_rte")
-    first = forked(run_distillation.main, *FLAGS, *PATHS, "--num_train_epochs", "500", "--num_patience_epochs", "0")
-    wait_for(folder / ".ckpt.state")
+    flags = [*FLAGS, *PATHS, "--num_train_epochs", "500", "--num_patience_epochs", "0"]
+    first = forked(run_distillation.main, flags)
+    wait_until((folder / ".ckpt.state").exists)
     with pytest.raises(SystemExit) as stop:
-        run_distillation.main([*FLAGS, *PATHS, "--num_train_epochs", "500", "--num_patience_epochs", "0"])
+        run_distillation.main(flags)
     assert stop.value.code == 2
     assert f"process {first.pid} on" in capfd.readouterr().err
     os.kill(first.pid, signal.SIGKILL)
@@ -236,7 +224,9 @@ def test_rewinds_can_be_spread_and_go_on_at_the_first_unfinished(workplace, caps
     sparse = "outputs/stark/layer_dropped/kd_2_rte_0.5/ckpt"
     flags = [*FLAGS, *STUDENT, "--teacher_model_path", sparse]
     run_rewinding.main([*flags, "--teacher_sparsity", "0", "10", "20", "50", "--output_dir", "whole"])
-    parts = [forked(run_rewinding.main, *flags, "--teacher_sparsity", sparsity) for sparsity in ("50", "0", "20", "10")]
+    parts = [
+        forked(run_rewinding.main, [*flags, "--teacher_sparsity", sparsity]) for sparsity in ("50", "0", "20", "10")
+    ]
     for part in parts:
         part.join()
         assert part.exitcode == 0

@@ -1,4 +1,4 @@
-"""Output folders: complete or not at all."""
+"""Output folders are written completely or not at all."""
 
 import argparse
 import json
@@ -35,7 +35,8 @@ class Breaks:
 
 
 def test_a_failed_save_leaves_the_earlier_checkpoint_as_it_was(tmp_path):
-    run, model = make_run(tmp_path / "out"), PrunableBert(small_config())
+    run = make_run(tmp_path / "out")
+    model = PrunableBert(small_config())
     run.save("ckpt", model, result={})
     before = {path.name: path.read_bytes() for path in (tmp_path / "out" / "ckpt").iterdir()}
     with pytest.raises(OSError, match="disk full"):
@@ -55,7 +56,8 @@ def test_a_save_replaces_what_was_there(tmp_path):
 
 
 def test_checkpoints_that_are_being_overwritten_do_not_count_until_they_are_made_again(tmp_path):
-    names, model = ("ckpt_0", "ckpt_30"), PrunableBert(small_config())
+    names = ("ckpt_0", "ckpt_30")
+    model = PrunableBert(small_config())
     run = make_run(tmp_path, *names)
     for name in names:
         run.save(name, model, result={"made": "before"})

@@ -38,7 +38,8 @@ def by_definition(model, dev, loss, size=32) -> Units:
     """Batches of 32 in file order, padded together; |gradient of the batch's mean loss| summed over the batches."""
     total = [torch.zeros(4, 4), torch.zeros(4, 128)]
     for ids in torch.arange(len(dev)).split(size):
-        batch, masks = dev.batch(ids), [torch.ones(4, 4, requires_grad=True), torch.ones(4, 128, requires_grad=True)]
+        batch = dev.batch(ids)
+        masks = [torch.ones(4, 4, requires_grad=True), torch.ones(4, 128, requires_grad=True)]
         gradients = torch.autograd.grad(loss(model(*batch.inputs, *masks), batch).mean(), masks)
         total = [t + g.abs() for t, g in zip(total, gradients, strict=True)]
     return Units(*total)
@@ -56,14 +57,15 @@ def test_any_batching_gives_the_scores_of_the_definition(teacher, dev, batch_siz
 
 
 def bytes_held(shape: tuple[int, ...]) -> int:
-    """Of all tensors alive that end in this shape, with what they are views of."""
+    """Bytes of all live tensors whose last dimensions have this shape, including what they are views of."""
     tensors = [item for item in gc.get_objects() if type(item) is torch.Tensor and item.shape[-2:] == shape]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     return sum(storages.values())
 
 
 def test_memory_does_not_grow_with_the_rows(teacher, dev):
-    row, held = 4 * 128 * 4, []  # bytes of a row's masks of neurons, or of its gradient
+    row = 4 * 128 * 4
+    held = []  # bytes of a row's masks of neurons, or of its gradient
 
     def measured(batches):
         for batch in batches:
@@ -83,7 +85,7 @@ def test_a_gradient_that_is_not_finite_is_named(teacher, dev):
     assert all(parameter.requires_grad for parameter in teacher.parameters())
 
 
-def test_a_loss_that_moves_no_mask_is_said(teacher, dev, caplog):
+def test_a_loss_that_moves_no_mask_is_logged(teacher, dev, caplog):
     with caplog.at_level("WARNING", logger="stark"):
         mask_gradients(teacher, dev.eval_batches(16), [task_loss])
         assert not caplog.messages
@@ -93,7 +95,7 @@ def test_a_loss_that_moves_no_mask_is_said(teacher, dev, caplog):
 
 
 def with_one_row_of_nan(folder: str, split: str, row: int) -> None:
-    """A row of a split has a word that no other has, and whose embedding is none."""
+    """Give a row of a split a word of its own, whose embedding is NaN."""
     path = Path("datasets/rte", f"{split}.tsv")
     lines = path.read_text().splitlines()
     columns = lines[row].split("\t")
@@ -179,9 +181,11 @@ class Labels:
 
 def test_distillation_loss_by_hand():
     # half and half under the teacher, a quarter and three quarters under the student: -(ln 1/4 + ln 3/4) / 2
-    teacher, student = torch.zeros(1, 2), torch.tensor([[0.0, math.log(3)]])
+    teacher = torch.zeros(1, 2)
+    student = torch.tensor([[0.0, math.log(3)]])
     batch = Labels(torch.tensor([0]), torch.tensor([0]))
-    distance, label = math.log(16 / 3) / 2, math.log(4)
+    distance = math.log(16 / 3) / 2
+    label = math.log(4)
     for loss in (
         student_loss(lambda _: teacher, 1.0, 0.25)(student, batch),
         teacher_loss(student, 1.0, 0.25)(teacher, batch),
@@ -195,11 +199,14 @@ def test_distillation_loss_by_hand():
 @pytest.mark.parametrize(("temperature", "alpha"), [(2.0, 0.5), (0.5, 0.1), (3.0, 0.8), (1.0, 1.0), (1.0, 0.0)])
 def test_distillation_loss_equals_torchs_losses(temperature, alpha):
     torch.manual_seed(0)
-    student, teacher, labels = torch.randn(7, 3), torch.randn(7, 3), torch.randint(3, (7,))
+    student = torch.randn(7, 3)
+    teacher = torch.randn(7, 3)
+    labels = torch.randint(3, (7,))
     batch = Labels(labels, torch.arange(7))
-    said, taught = (student / temperature).log_softmax(-1), (teacher / temperature).softmax(-1)
+    log_student = (student / temperature).log_softmax(-1)
+    target = (teacher / temperature).softmax(-1)
     # Kullback and Leibler's divergence leaves out the teacher's entropy, which has no gradient in the student
-    soft = F.kl_div(said, taught, reduction="none").sum(-1) + torch.distributions.Categorical(taught).entropy()
+    soft = F.kl_div(log_student, target, reduction="none").sum(-1) + torch.distributions.Categorical(target).entropy()
     expected = alpha * temperature**2 * soft + (1 - alpha) * F.cross_entropy(student, labels, reduction="none")
     torch.testing.assert_close(distillation_loss(student, teacher, batch, temperature, alpha), expected)
     torch.testing.assert_close(student_loss(lambda _: teacher, temperature, alpha)(student, batch), expected)
@@ -207,7 +214,9 @@ def test_distillation_loss_equals_torchs_losses(temperature, alpha):
 
 
 def test_the_paper_takes_temperature_2_and_one_half():
-    student, teacher, batch = torch.randn(3, 2), torch.randn(3, 2), Labels(torch.tensor([0, 1, 1]), torch.arange(3))
+    student = torch.randn(3, 2)
+    teacher = torch.randn(3, 2)
+    batch = Labels(torch.tensor([0, 1, 1]), torch.arange(3))
     expected = distillation_loss(student, teacher, batch, 2.0, 0.5)
     assert torch.equal(student_loss(lambda _: teacher)(student, batch), expected)
     assert torch.equal(teacher_loss(student)(teacher, batch), expected)
@@ -240,7 +249,8 @@ def test_random_scores_depend_on_the_seed_alone(teacher):
 
 
 def test_the_magnitude_of_a_unit_is_the_norm_of_all_its_weights(teacher):
-    scores, layer = magnitudes(teacher), teacher.layers[1]
+    scores = magnitudes(teacher)
+    layer = teacher.layers[1]
     attention = layer.self_attention
     columns = slice(2 * attention.head_dim, 3 * attention.head_dim)
     weights = [linear.weight[columns] for linear in (attention.query, attention.key, attention.value)]

@@ -1,4 +1,4 @@
-"""Which command lines the shell scripts come to: a python that only writes down what it was called with."""
+"""The commands of the shell scripts, recorded by a program named python that does nothing else."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ def run(tmp_path, monkeypatch):
 
 
 def by_stage(calls: list[list[str]]) -> dict:
-    """What each stage's parser makes of its last call."""
+    """Stage -> parsed flags of its last call."""
     return {Path(script).name: STAGES[Path(script).name].parse_args(words) for script, *words in calls}
 
 
@@ -100,7 +100,7 @@ def test_flags_of_a_chain_count_more_than_its_variables(run):
     assert parsed["run_rewinding.py"].teacher_model_path == "outputs/stark/layer_dropped/kd_4_rte_random/ckpt"
 
 
-def test_a_chain_leaves_the_sizes_of_training_to_the_task_unless_told(run):
+def test_a_chain_leaves_the_sizes_of_training_to_the_task_unless_they_are_set(run):
     def sizes(**variables: str) -> dict[str, tuple]:
         parsed = by_stage(run("run_chain.sh", "sst2", **variables)[2])
         return {

@@ -1,9 +1,8 @@
-"""Ctrl-C and a cluster's SIGTERM: one line, a status, and nothing lost that was trained."""
+"""Ctrl-C and a cluster's SIGTERM: one line, an exit status, and a saved state of training."""
 
 import contextlib
 import copy
 import json
-import multiprocessing
 import os
 import signal
 import threading
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_config
+from conftest import forked, small_config, wait_until
 from test_training import QUICK, make_examples
 
 import run_finetuning
@@ -35,20 +34,6 @@ def status_of(main) -> int:
     return stop.value.code
 
 
-def forked(main, *arguments) -> multiprocessing.Process:
-    process = multiprocessing.get_context("fork").Process(target=main, args=arguments)
-    process.start()
-    return process
-
-
-def wait_for(path: Path) -> None:
-    for _ in range(6000):
-        if path.exists():
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"{path} never came")
-
-
 @pytest.fixture
 def model():
     torch.manual_seed(0)
@@ -58,7 +43,8 @@ def model():
 @both_signals
 @pytest.mark.parametrize("stop", [1, 3, 9])  # the third is evaluated, the ninth is the last
 def test_training_finishes_its_update_saves_and_goes_on_from_there(tmp_path, capsys, model, tokenizer, number, stop):
-    examples, made = make_examples(tokenizer, 21), []
+    examples = make_examples(tokenizer, 21)
+    made = []
 
     def train(model, saved=None, stop=None):
         def loss(logits, batch):
@@ -97,7 +83,8 @@ def test_training_finishes_its_update_saves_and_goes_on_from_there(tmp_path, cap
 
 
 def test_training_that_was_over_when_it_was_stopped_is_over_when_it_goes_on(tmp_path, model, tokenizer):
-    examples, recipe = make_examples(tokenizer, 24), QUICK._replace(num_train_epochs=20, num_patience_epochs=2)
+    examples = make_examples(tokenizer, 24)
+    recipe = QUICK._replace(num_train_epochs=20, num_patience_epochs=2)
 
     def train(stop, saved=None):
         def dev():
@@ -124,8 +111,9 @@ def test_a_stopped_command_goes_on_as_if_nothing_had_happened(workplace, capfd, 
     flags += ["--num_patience_epochs", "0", "--use_cpu"]
     run_finetuning.main([*flags, "--output_dir", "undisturbed"])
     capfd.readouterr()
-    process, folder = forked(run_finetuning.main, flags), Path("outputs/finetune/ft_rte")
-    wait_for(folder / ".ckpt.state")
+    process = forked(run_finetuning.main, flags)
+    folder = Path("outputs/finetune/ft_rte")
+    wait_until((folder / ".ckpt.state").exists)
     os.kill(process.pid, number)
     process.join()
     assert process.exitcode == STATUS[number]
@@ -146,7 +134,8 @@ def test_a_stopped_command_goes_on_as_if_nothing_had_happened(workplace, capfd, 
 
 @both_signals
 def test_elsewhere_a_script_stops_at_once(capsys, number):
-    before, cleaned = [signal.getsignal(number) for number in STATUS], []
+    before = [signal.getsignal(number) for number in STATUS]
+    cleaned = []
 
     @entry_point()
     def main(argv):
@@ -211,9 +200,9 @@ def test_a_second_signal_leaves_at_once(tmp_path, number):
         (tmp_path / "ended").touch()
 
     process = forked(main, [])
-    wait_for(tmp_path / "ready")
+    wait_until((tmp_path / "ready").exists)
     os.kill(process.pid, signal.SIGINT)
-    wait_for(tmp_path / "noted")
+    wait_until((tmp_path / "noted").exists)
     time.sleep(0.2)  # within a tenth of a second they are one: `timeout` sends each signal twice
     os.kill(process.pid, number)
     process.join()
@@ -221,7 +210,7 @@ def test_a_second_signal_leaves_at_once(tmp_path, number):
     assert not (tmp_path / "ended").exists()
 
 
-def test_a_signal_that_comes_twice_at_once_is_one(tmp_path, capsys):
+def test_two_signals_at_the_same_moment_count_as_one(tmp_path, capsys):
     @entry_point()
     def main(argv):
         with deferred() as stop_signal:
@@ -234,7 +223,8 @@ def test_a_signal_that_comes_twice_at_once_is_one(tmp_path, capsys):
 
 
 def test_what_is_ignored_stays_ignored_and_other_threads_have_no_handlers():
-    before, ended = signal.signal(signal.SIGINT, signal.SIG_IGN), []  # as nohup leaves it
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ended = []  # as nohup leaves it
 
     @entry_point()
     def main(argv):

@@ -1,4 +1,4 @@
-"""What scripts/chaos.py holds against a run that was stopped: each of its checks notices what it is there for."""
+"""The checks of scripts/chaos.py on a run that was stopped: each of them raises a fault."""
 
 import json
 import os
@@ -24,44 +24,44 @@ COMMAND = Command(run_distillation, [*FLAGS, *PATHS, "--do_test"])
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    """A folder with a run in undisturbed/, and what it read."""
-    place = tmp_path_factory.mktemp("stops")
+def root(tmp_path_factory) -> Path:
+    """A folder with a finished run in undisturbed/, and with its data and its teacher."""
+    root = tmp_path_factory.mktemp("stops")
     torch.manual_seed(0)
-    PrunableBert(small_config(id2label={0: "not_entailment", 1: "entailment"})).save_pretrained(place / "teacher")
-    write_vocabulary(place / "teacher")
-    write_task(place / "datasets", "rte")
-    (place / "undisturbed").mkdir()
-    stops.run(place / "undisturbed", COMMAND)
-    return place
+    PrunableBert(small_config(id2label={0: "not_entailment", 1: "entailment"})).save_pretrained(root / "teacher")
+    write_vocabulary(root / "teacher")
+    write_task(root / "datasets", "rte")
+    (root / "undisturbed").mkdir()
+    stops.run(root / "undisturbed", COMMAND)
+    return root
 
 
 @pytest.fixture
-def folders(place, tmp_path) -> tuple[Path, Path]:
-    """Two folders with the same finished run: one was never stopped, the other is to be looked at."""
-    shutil.copytree(place / "undisturbed", tmp_path / "found")
-    return place / "undisturbed", tmp_path / "found"
+def folders(root, tmp_path) -> tuple[Path, Path]:
+    """Two folders with the same finished run: the undisturbed one, and one to be checked against it."""
+    shutil.copytree(root / "undisturbed", tmp_path / "stopped")
+    return root / "undisturbed", tmp_path / "stopped"
 
 
 def change(path: Path, **changes) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_nothing_is_held_against_a_run_that_is_as_it_was(folders):
-    undisturbed, found = folders
-    change(found / CHECKPOINT / "metrics.json", train_seconds=99)
-    metrics = found / RUN / "metrics.json"
+def test_an_undisturbed_run_passes_all_checks(folders):
+    undisturbed, stopped = folders
+    change(stopped / CHECKPOINT / "metrics.json", train_seconds=99)
+    metrics = stopped / RUN / "metrics.json"
     submission = json.loads(metrics.read_text())["submission"]
-    change(metrics, submission={**submission, "result": stops.RunFolder(found / RUN).identity("ckpt")})
-    stops.check_whole(found)
-    stops.check_shown(found, stops.shown(undisturbed))
-    at_stop = stops.saved(found, undisturbed, {})
+    change(metrics, submission={**submission, "result": stops.RunFolder(stopped / RUN).identity("ckpt")})
+    stops.check_whole(stopped)
+    stops.check_shown(stopped, stops.shown(undisturbed))
+    at_stop = stops.saved(stopped, undisturbed, {})
     assert list(at_stop.weights) == [CHECKPOINT]
-    stops.check_kept(found, at_stop)
-    stops.check_end(found, undisturbed)
+    stops.check_not_recomputed(stopped, at_stop)
+    stops.check_end(stopped, undisturbed)
 
 
-def test_half_a_file_is_noticed(folders):
+def test_a_truncated_file_is_a_fault(folders):
     for name in ("model.safetensors", "metrics.json"):
         path = folders[1] / CHECKPOINT / name
         whole = path.read_bytes()
@@ -72,59 +72,59 @@ def test_half_a_file_is_noticed(folders):
 
 
 @pytest.mark.parametrize("args_of", [CHECKPOINT, RUN])
-def test_numbers_under_another_seed_are_noticed(folders, args_of):
-    undisturbed, found = folders
-    change(found / args_of / "args.json", seed=2)
+def test_numbers_under_another_seed_are_a_fault(folders, args_of):
+    undisturbed, stopped = folders
+    change(stopped / args_of / "args.json", seed=2)
     with pytest.raises(Fault, match="shows numbers of .* under seed 2 that are not its own"):
-        stops.check_shown(found, stops.shown(undisturbed))
+        stops.check_shown(stopped, stops.shown(undisturbed))
 
 
-def test_other_numbers_are_noticed(folders):
-    undisturbed, found = folders
-    change(found / CHECKPOINT / "metrics.json", dev={"acc": 0.123})
+def test_other_numbers_are_a_fault(folders):
+    undisturbed, stopped = folders
+    change(stopped / CHECKPOINT / "metrics.json", dev={"acc": 0.123})
     with pytest.raises(Fault, match="under seed 776 that are not its own"):
-        stops.check_shown(found, stops.shown(undisturbed))
+        stops.check_shown(stopped, stops.shown(undisturbed))
     with pytest.raises(Fault, match=f"other results than undisturbed: {CHECKPOINT}/metrics.json"):
-        stops.check_end(found, undisturbed)
+        stops.check_end(stopped, undisturbed)
 
 
-def test_other_predictions_and_leftovers_are_noticed(folders):
-    undisturbed, found = folders
-    predictions = found / RUN / "RTE.tsv"
+def test_other_predictions_and_leftovers_are_a_fault(folders):
+    undisturbed, stopped = folders
+    predictions = stopped / RUN / "RTE.tsv"
     whole = predictions.read_text()
     predictions.write_text(whole + "99\tentailment\n")
     with pytest.raises(Fault, match=r"other results than undisturbed: .*RTE\.tsv"):
-        stops.check_end(found, undisturbed)
+        stops.check_end(stopped, undisturbed)
     predictions.write_text(whole)
     for name in (".ckpt.lock", ".ckpt.old", "..ckpt.state.part"):
-        (found / RUN / name).touch()
+        (stopped / RUN / name).touch()
         with pytest.raises(Fault, match=f"left over: {RUN}/{name}"):
-            stops.check_end(found, undisturbed)
-        (found / RUN / name).unlink()
-    change(found / CHECKPOINT / "metrics.json", train_seconds=99)  # made again, without its predictions
+            stops.check_end(stopped, undisturbed)
+        (stopped / RUN / name).unlink()
+    change(stopped / CHECKPOINT / "metrics.json", train_seconds=99)  # made again, without its predictions
     with pytest.raises(Fault, match="is not of the checkpoint that metrics.json says"):
-        stops.check_end(found, undisturbed)
+        stops.check_end(stopped, undisturbed)
 
 
-def test_work_that_is_done_again_is_noticed(folders):
-    undisturbed, found = folders
-    at_stop = stops.saved(found, undisturbed, {})
-    os.utime(found / CHECKPOINT / "model.safetensors")
+def test_results_that_are_computed_again_are_a_fault(folders):
+    undisturbed, stopped = folders
+    at_stop = stops.saved(stopped, undisturbed, {})
+    os.utime(stopped / CHECKPOINT / "model.safetensors")
     with pytest.raises(Fault, match="was finished, and was made again"):
-        stops.check_kept(found, at_stop)
+        stops.check_not_recomputed(stopped, at_stop)
     log = RUN / "log.txt"
     with pytest.raises(Fault, match="saved after update 5, and did not go on from there"):
-        stops.check_kept(found, Saved({}, {log: 5}, {log: 0}))
+        stops.check_not_recomputed(stopped, Saved({}, {log: 5}, {log: 0}))
 
 
-def test_a_process_stops_itself_where_it_is_told_and_its_state_is_seen(place):
-    undisturbed = place / "undisturbed"
+def test_a_process_stops_itself_at_the_planned_change_and_its_state_is_read(root):
+    undisturbed = root / "undisturbed"
     # before them: args.json, the lock around it, the state after one update
     for stop, update in ((Stop(4, KILL), 1), (Stop(5, KILL), 2), (Stop(5, KILL, is_after=True), 3)):
-        stopped = place / f"stopped_{update}"
-        stopped.mkdir()
-        process = stops.start(stopped, COMMAND, stop)
+        folder = root / f"stopped_{update}"
+        folder.mkdir()
+        process = stops.start(folder, COMMAND, stop)
         assert (process.wait(), process.changes.value) == (-KILL, stop.change)
-        assert stops.saved(stopped, undisturbed, {}).updates == {RUN / "log.txt": update}
-    stops.run(stopped, COMMAND)
-    stops.check_end(stopped, undisturbed)
+        assert stops.saved(folder, undisturbed, {}).updates == {RUN / "log.txt": update}
+    stops.run(folder, COMMAND)
+    stops.check_end(folder, undisturbed)

@@ -1,4 +1,4 @@
-"""Rooms of the code: who may import whom, and what may lie where."""
+"""House rules: imports between packages, and where files may be."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""GLUE's zip: what is collected, what is refused."""
+"""scripts/submission.py: the files that it collects, and those that it refuses."""
 
 import zipfile
 from pathlib import Path
@@ -11,6 +11,7 @@ from scripts import submission
 from utils.submission import write_submission
 from utils.tasks import TASKS
 
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 ROWS = {  # of GLUE's test sets, as their authors count them
     "CoLA": 1063,
     "SST-2": 1821,
@@ -35,11 +36,6 @@ def write_set(folder: Path, *left_out: str) -> Path:
             path = folder / f"kd_4_{name}" / f"{task.title}.tsv"
             write_submission(path, task, rows % len(task.labels) if task.labels else rows % 6)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def test_a_complete_set_is_found_in_outputs_and_zipped_as_it_is(capsys):

@@ -1,4 +1,4 @@
-"""The grid of a sweep, what it makes of a cell by what is on the disk, and sweeps that are killed and started again."""
+"""The grid of a sweep, the states of its cells, and sweeps that are killed and started again."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import refused, write_task
+from conftest import forked, refused, wait_until, write_task
 
 from scripts import sweep
 from scripts.sweep_grid import Cell
@@ -42,7 +42,7 @@ def make(cell: Cell, *flags: str) -> None:
 
 
 def states(cells: list[Cell]) -> list[str]:
-    """What a sweep makes of these cells before it submits any."""
+    """The states of these cells before any is submitted."""
     for cell in cells:
         sweep.update(cell)
     return [cell.state for cell in cells]
@@ -55,20 +55,6 @@ def swept(*flags: str) -> int:
     except SystemExit as stop:
         return stop.code
     return 0
-
-
-def forked(target, *args) -> multiprocessing.Process:
-    process = multiprocessing.get_context("fork").Process(target=target, args=args)
-    process.start()
-    return process
-
-
-def wait_until(true) -> None:
-    for _ in range(6000):
-        if true():
-            return
-        time.sleep(0.01)
-    raise AssertionError("never came")
 
 
 def test_a_grid_shares_teachers_and_orders_cells_by_need():
@@ -93,7 +79,7 @@ def test_a_grid_shares_teachers_and_orders_cells_by_need():
     }
 
 
-def test_cells_look_where_the_stages_write(tasks):
+def test_the_folders_of_cells_are_those_that_the_stages_write(tasks):
     cells = cells_of("--student_sparsity", "70", "--score", "knowledgeable", "magnitude", "--lam", "1")
     for cell in cells:
         make(cell)
@@ -215,7 +201,7 @@ def holding(path: Path, ready) -> None:
     time.sleep(60)
 
 
-def test_a_job_that_another_process_kept_out_is_judged_by_what_that_one_left(tasks):
+def test_a_job_that_was_locked_out_is_retried_or_takes_the_others_result(tasks):
     [teacher, *_] = cells_of()
     teacher.folder.mkdir(parents=True)
     ready = multiprocessing.get_context("fork").Event()
@@ -237,11 +223,11 @@ def test_a_job_that_another_process_kept_out_is_judged_by_what_that_one_left(tas
     holder.join()
     # it died: the cell is tried again, once
     assert (judged(teacher), judged(teacher)) == ("waiting", "failed")
-    assert teacher.why == f", see {job.paths.stderr}"
+    assert teacher.reason == f", see {job.paths.stderr}"
     [teacher, *_] = cells_of()
     make(teacher)
     assert judged(teacher) == "done"
-    assert teacher.why == f": finished, but its job left with an error, see {job.paths.stderr}"
+    assert teacher.reason == f": finished, but its job left with an error, see {job.paths.stderr}"
 
 
 def test_a_killed_sweep_makes_what_is_missing_and_names_what_failed(tasks, capsys):
@@ -283,7 +269,7 @@ def processes_of(folder: Path) -> list[int]:
 
 
 @pytest.mark.parametrize(("number", "send"), [(signal.SIGINT, os.killpg), (signal.SIGTERM, os.kill)])
-def test_a_stopped_sweep_stops_its_jobs_and_says_what_goes_on(tasks, capfd, number, send):
+def test_a_stopped_sweep_stops_its_jobs_and_prints_how_to_resume(tasks, capfd, number, send):
     endless = "--train_flags=--num_train_epochs 10000 --num_patience_epochs 0"
     process = forked(in_a_session, endless, "--output_dir", str(tasks / "outputs"))
     logs = tasks / "outputs" / "jobs"
@@ -370,18 +356,18 @@ def test_local_jobs_share_the_processors_that_this_process_may_use(tasks, monkey
     assert "cards GPU-1 threads 5\n" in logged(second)
 
 
-def test_on_slurm_the_cluster_says_how_many_processors_unless_told(tasks, monkeypatch, capfd):
+def test_on_slurm_the_cluster_sets_the_number_of_processors_unless_a_flag_does(tasks, monkeypatch, capfd):
     for name in ("srun", "sbatch"):
         Path("bin").mkdir(exist_ok=True)
         Path("bin", name).write_text("#!/bin/sh\necho Submitted batch job 12\n")
         Path("bin", name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tasks / 'bin'}:{os.environ['PATH']}")
-    for flags, asked in ([], False), (["--cpus_per_job", "3"], True):
+    for flags, is_set in ([], False), (["--cpus_per_job", "3"], True):
         jobs = sweep.Jobs(sweep.parse_args([*FLAGS, "--executor", "slurm", *flags]))
         jobs.submit(SHOW, jobs.free[0])
         [script] = Path("outputs/jobs").glob("*submission.sh")
-        assert ("cpus-per-task=3" in script.read_text()) is asked
-        assert ("cpus-per-task" in script.read_text()) is asked
+        assert ("cpus-per-task=3" in script.read_text()) is is_set
+        assert ("cpus-per-task" in script.read_text()) is is_set
     # within the job
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")

@@ -33,8 +33,8 @@ def model():
 
 
 @pytest.fixture
-def still():
-    """A model without dropout, so that two ways through the same data can be compared."""
+def no_dropout():
+    """A model without dropout, so that two computations on the same data can be compared."""
     torch.manual_seed(0)
     model = PrunableBert(small_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
     model.cls[2].p = 0.0
@@ -49,8 +49,9 @@ def make_examples(tokenizer, rows: int, **options):
 
 
 @pytest.mark.parametrize("rows", [16, 13, 9])
-def test_accumulating_2_times_8_equals_a_batch_of_16(still, tokenizer, rows):
-    examples, models = make_examples(tokenizer, rows), [copy.deepcopy(still), copy.deepcopy(still)]
+def test_accumulating_2_times_8_equals_a_batch_of_16(no_dropout, tokenizer, rows):
+    examples = make_examples(tokenizer, rows)
+    models = [copy.deepcopy(no_dropout), copy.deepcopy(no_dropout)]
     recipes = [QUICK._replace(batch_size=8, num_grad_accum_steps=2), QUICK._replace(batch_size=16)]
     losses = [
         Updater(model, task_loss, recipe, 10).update(examples, torch.arange(rows))
@@ -61,18 +62,19 @@ def test_accumulating_2_times_8_equals_a_batch_of_16(still, tokenizer, rows):
         torch.testing.assert_close(ours, other, atol=1e-5, rtol=1e-4)
 
 
-def test_the_first_update_is_adamw_with_the_papers_eps(still, tokenizer):
+def test_the_first_update_is_adamw_with_the_papers_eps(no_dropout, tokenizer):
     examples = make_examples(tokenizer, 8)
-    before = copy.deepcopy(still)
+    before = copy.deepcopy(no_dropout)
     batch = examples.batch(torch.arange(8))
     task_loss(before(*batch.inputs), batch).mean().backward()
     recipe = QUICK._replace(warmup_proportion=0.0, max_grad_norm=0.0, weight_decay=0.1)
-    Updater(still, task_loss, recipe, 10).update(examples, torch.arange(8))
+    Updater(no_dropout, task_loss, recipe, 10).update(examples, torch.arange(8))
     for name in ("cls.0.weight", "cls.0.bias"):
-        weight, gradient = before.get_parameter(name), before.get_parameter(name).grad
+        weight = before.get_parameter(name)
+        gradient = before.get_parameter(name).grad
         decay = 1 - 1e-3 * 0.1 if name == "cls.0.weight" else 1.0
         expected = weight * decay - 1e-3 * gradient / (gradient.abs() + 1e-6)
-        torch.testing.assert_close(still.get_parameter(name), expected, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(no_dropout.get_parameter(name), expected, atol=1e-6, rtol=1e-4)
 
 
 def overflowing(logits, batch):
@@ -80,18 +82,19 @@ def overflowing(logits, batch):
     return logits.sum(1) * 1e30
 
 
-def test_updates_that_loss_scaling_skips_change_no_row_seen_or_not(still, tokenizer):
+def test_updates_that_loss_scaling_skips_change_no_row_seen_or_not(no_dropout, tokenizer):
     examples = make_examples(tokenizer, 8)
     recipe = QUICK._replace(dtype=torch.float16, weight_decay=0.5, warmup_proportion=0.0, learning_rate=0.1)
-    with seen_rows(still, examples.tokens) as embedding:
-        updater = Updater(still, task_loss, recipe, 10, embedding.decay)
+    with seen_rows(no_dropout, examples.tokens) as embedding:
+        updater = Updater(no_dropout, task_loss, recipe, 10, embedding.decay)
         before = embedding.all_rows()
         updater.loss_fn = overflowing
         updater.update(examples, torch.arange(8))
         assert torch.equal(embedding.all_rows(), before)
         updater.loss_fn = task_loss
         updater.update(examples, torch.arange(8))
-        after, learning_rate = embedding.all_rows(), 0.1 * 9 / 10  # the schedule goes on when an update is skipped
+        after = embedding.all_rows()
+        learning_rate = 0.1 * 9 / 10  # the schedule goes on when an update is skipped
     unseen = [row for row in range(5, 45) if row not in examples.tokens]
     assert len(unseen) > 5
     torch.testing.assert_close(after[unseen], before[unseen] * (1 - learning_rate * 0.5))
@@ -112,52 +115,59 @@ SCHEDULES = {  # the share of the peak at update n of 20, of which 4 are warm-up
 
 
 @pytest.mark.parametrize("kind", SCHEDULERS)
-def test_learning_rates_follow_the_schedule(still, tokenizer, kind):
-    recipe, examples = QUICK._replace(lr_scheduler_type=kind, warmup_proportion=0.2), make_examples(tokenizer, 2)
-    updater, found = Updater(still, task_loss, recipe, 20), []
+def test_learning_rates_follow_the_schedule(no_dropout, tokenizer, kind):
+    recipe = QUICK._replace(lr_scheduler_type=kind, warmup_proportion=0.2)
+    examples = make_examples(tokenizer, 2)
+    updater = Updater(no_dropout, task_loss, recipe, 20)
+    rates = []
     for _ in range(20):
-        found.append(updater.optimizer.param_groups[0]["lr"])
+        rates.append(updater.optimizer.param_groups[0]["lr"])
         updater.update(examples, torch.arange(2))
     warmup = [1e-3] * 4 if kind == "constant" else [1e-3 * n / 4 for n in range(4)]
-    assert found == pytest.approx([*warmup, *(1e-3 * SCHEDULES[kind](n) for n in range(16))], rel=1e-6)
+    assert rates == pytest.approx([*warmup, *(1e-3 * SCHEDULES[kind](n) for n in range(16))], rel=1e-6)
 
 
-def test_fit_makes_the_updates_of_the_whole_schedule_and_no_others(still, tokenizer):
-    examples, other = make_examples(tokenizer, 20), copy.deepcopy(still)
-    recipe, better = QUICK._replace(warmup_proportion=0.5), itertools.count()
-    result = fit(still, examples, task_loss, recipe, eval_fn=lambda: {"acc": next(better)}, selection_metric="acc")
-    updater, generator = Updater(other, task_loss, recipe, 6), torch.Generator().manual_seed(recipe.seed)
+def test_fit_makes_the_updates_of_the_whole_schedule_and_no_others(no_dropout, tokenizer):
+    examples = make_examples(tokenizer, 20)
+    other = copy.deepcopy(no_dropout)
+    recipe = QUICK._replace(warmup_proportion=0.5)
+    better = itertools.count()
+    result = fit(no_dropout, examples, task_loss, recipe, eval_fn=lambda: {"acc": next(better)}, selection_metric="acc")
+    updater = Updater(other, task_loss, recipe, 6)
+    generator = torch.Generator().manual_seed(recipe.seed)
     losses = [updater.update(examples, ids).item() for _ in range(2) for ids in examples.epoch(8, generator)]
     means = [sum(losses[:3]) / 3, sum(losses[3:]) / 3]
     assert [entry["loss"] for entry in result.history] == pytest.approx(means, rel=1e-5)
-    for ours, theirs in zip(still.parameters(), other.parameters(), strict=True):
+    for ours, theirs in zip(no_dropout.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
-def test_gradients_are_clipped_to_the_norm_of_all_of_them(still, tokenizer):
-    examples, limit = make_examples(tokenizer, 8), 1e-4  # so short that AdamW's eps of 1e-6 weighs
-    before = copy.deepcopy(still)
+def test_gradients_are_clipped_to_the_norm_of_all_of_them(no_dropout, tokenizer):
+    examples = make_examples(tokenizer, 8)
+    limit = 1e-4  # so short that AdamW's eps of 1e-6 weighs
+    before = copy.deepcopy(no_dropout)
     batch = examples.batch(torch.arange(8))
     task_loss(before(*batch.inputs), batch).mean().backward()
     norm = math.sqrt(sum(float((p.grad**2).sum()) for p in before.parameters() if p.grad is not None))
     assert norm > 0.1
     recipe = QUICK._replace(warmup_proportion=0.0, max_grad_norm=limit, weight_decay=0.0)
-    Updater(still, task_loss, recipe, 10).update(examples, torch.arange(8))
+    Updater(no_dropout, task_loss, recipe, 10).update(examples, torch.arange(8))
     for name in ("cls.3.weight", "cls.0.bias"):
-        weight, gradient = before.get_parameter(name), before.get_parameter(name).grad * limit / norm
-        moved = still.get_parameter(name) - weight
+        weight = before.get_parameter(name)
+        gradient = before.get_parameter(name).grad * limit / norm
+        moved = no_dropout.get_parameter(name) - weight
         torch.testing.assert_close(moved, -1e-3 * gradient / (gradient.abs() + 1e-6), atol=1e-6, rtol=1e-2)
 
 
-def test_weights_decay_and_biases_and_layer_norms_do_not(still, tokenizer):
-    before = copy.deepcopy(still)
+def test_weights_decay_and_biases_and_layer_norms_do_not(no_dropout, tokenizer):
+    before = copy.deepcopy(no_dropout)
     recipe = QUICK._replace(warmup_proportion=0.0, weight_decay=0.5, learning_rate=0.1)
-    Updater(still, lambda logits, batch: 0 * logits.sum(1), recipe, 10).update(
+    Updater(no_dropout, lambda logits, batch: 0 * logits.sum(1), recipe, 10).update(
         make_examples(tokenizer, 8), torch.arange(8)
     )
     for name, weight in before.named_parameters():
-        kept = name.endswith("bias") or "LayerNorm" in name
-        torch.testing.assert_close(still.get_parameter(name), weight if kept else weight * (1 - 0.1 * 0.5))
+        decays_not = name.endswith("bias") or "LayerNorm" in name
+        torch.testing.assert_close(no_dropout.get_parameter(name), weight if decays_not else weight * (1 - 0.1 * 0.5))
 
 
 def test_an_interval_longer_than_the_run_takes_no_more_memory(model, tokenizer):
@@ -209,7 +219,8 @@ def test_by_default_a_tenth_of_an_epoch_is_between_evaluations_and_at_least_ten_
 
 
 def test_training_stops_when_nothing_gets_better_for_the_patience(model, tokenizer):
-    examples, metrics = make_examples(tokenizer, 24), iter([0.5, 0.6, *[0.6] * 50])
+    examples = make_examples(tokenizer, 24)
+    metrics = iter([0.5, 0.6, *[0.6] * 50])
     recipe = QUICK._replace(num_train_epochs=20, num_patience_epochs=2)
     result = fit(model, examples, task_loss, recipe, eval_fn=lambda: {"acc": next(metrics)}, selection_metric="acc")
     assert (result.best_update, result.updates) == (6, 12)
@@ -232,7 +243,8 @@ def test_without_patience_training_goes_to_the_end(model, tokenizer):
 
 
 def test_a_run_depends_on_its_seed_alone(model, tokenizer):
-    examples, histories = make_examples(tokenizer, 40), []
+    examples = make_examples(tokenizer, 40)
+    histories = []
     for seed, before in ((1, 5), (1, 6), (2, 5)):
         student = copy.deepcopy(model)
         torch.manual_seed(before)
@@ -243,9 +255,10 @@ def test_a_run_depends_on_its_seed_alone(model, tokenizer):
     assert histories[0] == histories[1] != histories[2]
 
 
-def test_training_the_seen_rows_only_is_training_the_whole_embedding(still, tokenizer):
+def test_training_the_seen_rows_only_is_training_the_whole_embedding(no_dropout, tokenizer):
     examples, other = make_examples(tokenizer, 12), make_examples(tokenizer, 60)
-    recipe, models = QUICK._replace(weight_decay=0.5, learning_rate=1e-2), [copy.deepcopy(still) for _ in range(2)]
+    recipe = QUICK._replace(weight_decay=0.5, learning_rate=1e-2)
+    models = [copy.deepcopy(no_dropout) for _ in range(2)]
     whole = Updater(models[0], task_loss, recipe, 40)
     assert len(torch.unique(examples.tokens)) < len(torch.unique(other.tokens))
     with seen_rows(models[1], examples.tokens) as embedding:
@@ -259,8 +272,8 @@ def test_training_the_seen_rows_only_is_training_the_whole_embedding(still, toke
         torch.testing.assert_close(predict(models[1], other, 8), predict(models[0], other, 8), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(*(m.bert.embeddings.word_embeddings.weight for m in models), atol=1e-5, rtol=1e-4)
     unseen = [row for row in range(5, 45) if row not in examples.tokens]
-    kept, before = (m.bert.embeddings.word_embeddings.weight[unseen] for m in (models[1], still))
-    assert (kept.abs() < before.abs()).all()
+    after, before = (m.bert.embeddings.word_embeddings.weight[unseen] for m in (models[1], no_dropout))
+    assert (after.abs() < before.abs()).all()
 
 
 def test_predictions_are_in_file_order_whatever_the_batches(model, tokenizer):
@@ -270,20 +283,20 @@ def test_predictions_are_in_file_order_whatever_the_batches(model, tokenizer):
     torch.testing.assert_close(logits, alone.detach(), atol=1e-5, rtol=1e-5)
 
 
-def test_a_cached_teacher_says_what_it_says_when_asked_each_time(model, tokenizer):
+def test_cached_teacher_logits_equal_those_computed_in_each_step(model, tokenizer):
     examples = make_examples(tokenizer, 33)
-    cached, asked = (teacher_logits_fn(model, examples, 8, cached=cached) for cached in (True, False))
+    cached, computed = (teacher_logits_fn(model, examples, 8, cached=cached) for cached in (True, False))
     for ids in examples.epoch(5, torch.Generator().manual_seed(0)):
         batch = examples.batch(ids)
-        torch.testing.assert_close(cached(batch), asked(batch), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(cached(batch), computed(batch), atol=1e-5, rtol=1e-5)
 
 
-def test_the_fast_way_and_the_papers_way_have_the_same_losses_on_the_same_batches(still, tokenizer):
+def test_losses_with_and_without_shortcuts_are_the_same_on_the_same_batches(no_dropout, tokenizer):
     teacher = PrunableBert(small_config()).eval()
     losses = []
     for paper in (False, True):
         examples = make_examples(tokenizer, 40, **({"pad_to": 40, "group_by_length": False} if paper else {}))
-        student = copy.deepcopy(still)
+        student = copy.deepcopy(no_dropout)
         student.use_exact_shortcuts(not paper)
         teacher.use_exact_shortcuts(not paper)
         teacher_logits = teacher_logits_fn(teacher, examples, 8, cached=not paper)
@@ -301,20 +314,21 @@ def test_the_fast_way_and_the_papers_way_have_the_same_losses_on_the_same_batche
 
 
 def dtypes_inside(model, examples, dtype) -> set[torch.dtype]:
-    """Of what the linear layers of an encoder layer give in training and in evaluation."""
-    found = set()
+    """Dtypes of the outputs of the encoder's linear layers, in training and in evaluation."""
+    dtypes = set()
     for module in model.layers.modules():
         if isinstance(module, nn.Linear):
-            module.register_forward_hook(lambda module, inputs, output: found.add(output.dtype))
+            module.register_forward_hook(lambda module, inputs, output: dtypes.add(output.dtype))
     fit(model, examples, task_loss, QUICK._replace(dtype=dtype), eval_fn=lambda: {"acc": 0.5}, selection_metric="acc")
     predict(model, examples, 8, dtype)
-    return found
+    return dtypes
 
 
-def test_half_precision_computes_in_it_and_trains_close_to_float32(still, tokenizer):
-    examples, losses = make_examples(tokenizer, 40), {}
+def test_half_precision_computes_in_it_and_trains_close_to_float32(no_dropout, tokenizer):
+    examples = make_examples(tokenizer, 40)
+    losses = {}
     for dtype in (None, torch.bfloat16, torch.float16):
-        model = copy.deepcopy(still)
+        model = copy.deepcopy(no_dropout)
         result = fit(
             model,
             examples,
@@ -325,7 +339,7 @@ def test_half_precision_computes_in_it_and_trains_close_to_float32(still, tokeni
         )
         losses[dtype] = result.history[0]["loss"]
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-        assert dtypes_inside(copy.deepcopy(still), examples, dtype) == {dtype or torch.float32}
+        assert dtypes_inside(copy.deepcopy(no_dropout), examples, dtype) == {dtype or torch.float32}
     for dtype, digits in ((torch.bfloat16, 8), (torch.float16, 11)):
         assert losses[dtype] == pytest.approx(losses[None], rel=0.05)
         error = abs(losses[dtype] - losses[None]) / losses[None]

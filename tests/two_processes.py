@@ -1,4 +1,4 @@
-"""What tests/test_processes.py starts with torchrun: the same training and predictions on each of several processes.
+"""Started by tests/test_processes.py with torchrun: the same training and predictions on several processes.
 
 PYTHONPATH=. torchrun --nproc_per_node 2 tests/two_processes.py bert result.json datasets
 """
@@ -57,8 +57,11 @@ if __name__ == "__main__":
     processes.start(use_cpu=True)
     torch.set_num_threads(1)
     rank = processes.rank()
-    own = {"broadcast": processes.broadcast(rank), "sum": processes.all_reduce_sum(torch.tensor(rank + 1)).item()}
-    found = processes.all_gather({**results(load_tokenizer(sys.argv[1])), **own})
+    collectives = {
+        "broadcast": processes.broadcast(rank),
+        "sum": processes.all_reduce_sum(torch.tensor(rank + 1)).item(),
+    }
+    by_rank = processes.all_gather({**results(load_tokenizer(sys.argv[1])), **collectives})
     if processes.is_main():
-        Path(sys.argv[2]).write_text(json.dumps(found))
+        Path(sys.argv[2]).write_text(json.dumps(by_rank))
     run_pruning.main(["--model_path", sys.argv[1], "--data_dir", sys.argv[3]])  # a stage that is not for several

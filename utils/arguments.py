@@ -1,6 +1,10 @@
-"""Flag groups shared by the five scripts, their checks, and what the scripts make of them.
+"""Groups of command line flags that the five scripts share, and the settings that are made of them.
 
-A script builds its parser from the groups it needs and calls `parse`; a flag that a script does not know is an error.
+    parser = argument_parser(__doc__, "distillation", model_types=("kd", "ft"))
+    add_training_flags(parser, do_flag="--do_distil")
+    args = parse(parser, argv)
+
+A script takes the groups it needs; a flag of another group is an error.
 """
 
 import argparse
@@ -23,7 +27,7 @@ COUNT = number(int, 1)
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
-    """Help that names each flag's default, where it has one and the text does not say it."""
+    """A help formatter that appends the default of a flag, unless its help text names one already."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
@@ -33,21 +37,29 @@ class Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Flags spelled in full, errors in one line, and checks of several flags together."""
+    """An argument parser with errors in one line, no abbreviated flags, and checks across flags."""
 
     def __init__(self, description: str | None, **options: Any):
         super().__init__(description=description, **{"formatter_class": Help, "allow_abbrev": False, **options})
-        self.checks: list[Callable[[argparse.Namespace], None]] = []  # each calls error() if it finds one
+        self.checks: list[Callable[[argparse.Namespace], None]] = []  # run by parse(); each calls error() on bad flags
 
     def error(self, message: str) -> None:
-        """Print the message alone and leave with exit status 2."""
+        """Print the message in one line, without the usage, and exit with status 2."""
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def argument_parser(doc: str, stage: str, model_types: tuple[str, ...]) -> Parser:
-    """A parser with the flags that all stages have; `model_types` are the stage's, the default first."""
+    """A parser with the flags that all stages share.
+
+    Args:
+        doc: docstring of the script, shown by --help.
+        stage: a key of utils.paths.STAGES, or another name for a script that writes no run folder.
+        model_types: choices of --model_type, the default first.
+    """
     parser = Parser(doc)
     parser.set_defaults(stage=stage)
+
+    # which examples
     add = parser.add_argument_group("task and data").add_argument
     add("--task_name", choices=tuple(TASKS), default="rte", help="GLUE task")
     add("--data_dir", default="datasets", help="folder that holds the tasks' folders of TSV files")
@@ -59,6 +71,8 @@ def argument_parser(doc: str, stage: str, model_types: tuple[str, ...]) -> Parse
     text = "what selects and scores: dev, as in the paper, or a fixed half of it; the other reports"
     add("--selection_split", choices=("dev", "half"), default="dev", help=text)
     add("--per_device_eval_batch_size", type=COUNT, default=32, help="examples")
+
+    # what computes, where, and how precisely
     add = parser.add_argument_group("model and machine").add_argument
     add("--model_type", choices=model_types, default=model_types[0], help="ft: task loss, kd: distillation")
     add("--seed", type=number(int, 0, 2**32 - 1), default=Recipe().seed, help="of all random choices")
@@ -68,10 +82,12 @@ def argument_parser(doc: str, stage: str, model_types: tuple[str, ...]) -> Parse
     precision_flags.add_argument("--use_fp16", action="store_true", help=text)
     precision_flags.add_argument("--use_bf16", action="store_true", help="bfloat16 autocast (default float32)")
     add("--compile", action="store_true", help="compile the models with torch.compile (default off)")
-    if stage in STAGES:  # what benchmarks make is nobody's
+    if stage in STAGES:  # a benchmark leaves no run folder
         add("--output_dir", default=output_dir(stage), help="folder that holds the runs' folders")
     add("--overwrite", action="store_true", help="start afresh in a folder that holds a run (default go on)")
     add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
+
+    # switches back to the paper's code
     add = parser.add_argument_group("slower, as in the paper's code").add_argument
     add("--pad_to_max_length", action="store_true", help="pad all batches to --max_length (default: to their longest)")
     add("--no_group_by_length", action="store_true", help="batches of any lengths (default: of similar lengths)")
@@ -81,7 +97,11 @@ def argument_parser(doc: str, stage: str, model_types: tuple[str, ...]) -> Parse
 
 
 def add_training_flags(parser: Parser, do_flag: str) -> None:
-    """How to train, for the stages that do; the task has the defaults of its sizes, the others are the paper's."""
+    """Flags of the stages that train; defaults are the task's own sizes, else the paper's values for RTE.
+
+    Args:
+        do_flag: the flag of the paper's scripts that switches training on, accepted without effect.
+    """
     add = parser.add_argument_group("training").add_argument
     default = Recipe()
     add("--per_device_train_batch_size", type=COUNT, help="examples (default the task's: 16 or 32)")
@@ -104,14 +124,17 @@ def add_training_flags(parser: Parser, do_flag: str) -> None:
     add("--do_test", action="store_true", help="then write the GLUE submission file for the test set (default off)")
 
     def check(args: argparse.Namespace) -> None:
+        # sizes that were not given are those of the task
         for flag, size in TASKS[args.task_name].sizes._asdict().items():
             if getattr(args, flag) is None:
                 setattr(args, flag, size)
+        # the metric that selects weights must be one that the task has
         metric = TASKS[args.task_name].metric
         args.selection_metric = args.selection_metric or metric
         if args.selection_metric not in NAMES[metric]:
             expected = f"one of {', '.join(NAMES[metric])} for {args.task_name}"
             parser.error(f"--selection_metric: found {args.selection_metric!r}, expected {expected}")
+        # transformers raises an error of its own on a polynomial schedule that would have to rise
         if args.lr_scheduler_type == "polynomial" and args.learning_rate <= POLYNOMIAL_END:
             expected = f"more than the {POLYNOMIAL_END} at which --lr_scheduler_type polynomial ends"
             parser.error(f"--learning_rate: found {args.learning_rate}, expected {expected}")
@@ -120,7 +143,7 @@ def add_training_flags(parser: Parser, do_flag: str) -> None:
 
 
 def add_student_flags(parser: Parser) -> None:
-    """Which student; the pruned one if a sparsity is given."""
+    """Flags that name the student: parameter-pruned if --student_sparsity is given, else layer-dropped."""
     add = parser.add_argument_group("student").add_argument
     add("--student_layer", type=COUNT, default=4, help="layers kept of a layer-dropped student")
     text = "which layers a layer-dropped student keeps: first, last, spaced, or as 0,3,7,11"
@@ -129,25 +152,29 @@ def add_student_flags(parser: Parser) -> None:
     add("--student_sparsity", type=sparsity, help=text)
 
     def check(args: argparse.Namespace) -> None:
-        named = args.layer_choice.split(",")
+        layers = args.layer_choice.split(",")
         if args.layer_choice != "first" and args.student_sparsity is not None:
             parser.error("--layer_choice: for layer-dropped students, found --student_sparsity")
-        if named[0].isdigit() and len(named) != args.student_layer:
-            parser.error(f"--layer_choice: found {len(named)} layers, expected --student_layer {args.student_layer}")
+        if layers[0].isdigit() and len(layers) != args.student_layer:
+            parser.error(f"--layer_choice: found {len(layers)} layers, expected --student_layer {args.student_layer}")
 
     parser.checks.append(check)
 
 
 def add_distillation_flags(parser: Parser) -> None:
-    """The distillation loss."""
+    """Flags of the distillation loss."""
     add = parser.add_argument_group("distillation loss").add_argument
     add("--temperature", type=number(float, 1e-3), default=2.0, help="T of both softmaxes")
     add("--alpha", type=number(float, 0, 1), default=0.5, help="the teacher's share, the labels have the rest")
 
 
 def add_teacher_flags(parser: Parser, intermediate_losses: dict[str, Callable]) -> None:
-    """For the stages that train under a teacher: whether its logits are cached, and losses between its layers and the
-    student's, by name, each described by its docstring."""
+    """Flags of the stages that train under a teacher: caching its logits, and weights of losses between layers.
+
+    Args:
+        intermediate_losses: name -> loss; each becomes a flag --<name>_weight, and the first sentence of its docstring
+            the help text.
+    """
     text = "run the teacher in every step, as the paper's code does (default: once)"
     parser.add_argument("--no_teacher_cache", action="store_true", help=text)
     group = parser.add_argument_group("weights of losses between layers, beside that on logits; 0 is off")
@@ -166,7 +193,7 @@ def add_teacher_flags(parser: Parser, intermediate_losses: dict[str, Callable]) 
 
 
 def add_score_flags(parser: Parser) -> None:
-    """By what the teacher's units are sorted."""
+    """Flags of the score by which the teacher's units are sorted."""
     text = "what units are sorted by; random is seeded, magnitude is their weights' norm"
     parser.add_argument("--score", choices=SCORES, default=SCORES[0], help=text)
     text = "share of expressiveness in the knowledgeable score"
@@ -174,7 +201,7 @@ def add_score_flags(parser: Parser) -> None:
 
 
 def parse(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
-    """Parse and check what argparse alone cannot.
+    """Parse the command line, then run the checks across flags.
 
     Raises:
         InputError: the task's folder is missing.
@@ -188,18 +215,20 @@ def parse(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
 
 
 def intermediate_weights(args: argparse.Namespace, names: Iterable[str]) -> dict[str, float]:
-    """The weights of losses between layers that are not 0, by name."""
+    """Weights of the losses between layers, by name, without those that are 0."""
     weights = {name: getattr(args, f"{name}_weight", 0.0) for name in names}
     return {name: weight for name, weight in weights.items() if weight}
 
 
 def precision(args: argparse.Namespace) -> torch.dtype | None:
-    """The autocast type that the flags ask for."""
-    return torch.float16 if args.use_fp16 else torch.bfloat16 if args.use_bf16 else None
+    """The dtype of autocast that the flags select; None is float32."""
+    if args.use_fp16:
+        return torch.float16
+    return torch.bfloat16 if args.use_bf16 else None
 
 
 def recipe(args: argparse.Namespace) -> Recipe:
-    """The training flags as the loop takes them."""
+    """The recipe that utils.training.fit takes, from the training flags."""
     return Recipe(
         batch_size=args.per_device_train_batch_size,
         num_grad_accum_steps=args.num_grad_accum_steps,

@@ -1,4 +1,4 @@
-"""The README.md of a checkpoint: what it is, what it came to, where it comes from, how it was made."""
+"""The model card (README.md) of a checkpoint: description, metrics, origin, flags."""
 
 from typing import Any
 
@@ -9,15 +9,16 @@ NOT_SHOWN = ("inputs", "num_processes", "stage", "task_name", "debug", "overwrit
 
 
 def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, result: dict[str, Any]) -> str:
-    """Markdown with the front matter that the hub reads.
+    """Text of the model card, in Markdown with the front matter that the Hugging Face hub reads.
 
     Args:
-        folder: the run's name, kd_4_rte_0.5.
-        name: of the checkpoint, ckpt or ckpt_<teacher sparsity>.
-        settings: as utils.settings.settings gives them.
-        config: the model's, for its layers and sparsity.
-        result: what the checkpoint's metrics.json says, as far as it does: "report" or "dev", "teacher", "rows".
+        folder: name of the run, such as kd_4_rte_0.5.
+        name: name of the checkpoint, ckpt or ckpt_<teacher sparsity>.
+        settings: settings of the run, as utils.settings.settings returns them.
+        config: configuration of the model, with its layers and sparsity.
+        result: content of the checkpoint's metrics.json; all of its keys are optional.
     """
+    # what the checkpoint is, and its results; facts without a value are left out of the table
     task = TASKS[settings["task_name"]].title
     description = STAGES[settings["stage"]].description.format(task=task)
     teacher_sparsity = sparsity_of(name)
@@ -26,24 +27,25 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
         ("layers", config.num_hidden_layers),
         ("heads and neurons removed", f"{getattr(config, 'sparsity', '0')} %"),
         ("teacher sparsity", None if teacher_sparsity is None else f"{teacher_sparsity} %"),
-        ("metrics", _numbers(result.get("report") or result.get("dev"))),
-        ("its teacher's", _numbers(result.get("teacher"))),
-        ("on rows", _rows(result)),
+        ("metrics", _format_metrics(result.get("report") or result.get("dev"))),
+        ("its teacher's", _format_metrics(result.get("teacher"))),
+        ("on rows", _format_rows(result)),
         ("answers to every row", result.get("only_answer")),
         ("trained on processes", settings["num_processes"]),
         ("selected on", "half of dev, reported on the other" if settings["selection_split"] == "half" else "dev"),
     ]
+    # the checkpoints that it was made from
     lineage = [
         (flag, f"`{settings[flag]}`, digest {digest}")
         for flag, digest in settings["inputs"].items()
         if flag in settings
     ]
-    other_students = ("student_layer", "layer_choice") if settings.get("student_sparsity") is not None else ()
-    flags = [
-        (f"--{flag}", value)
-        for flag, value in sorted(settings.items())
-        if flag not in NOT_SHOWN and flag not in other_students
-    ]
+
+    # the flags of the run; those of a layer-dropped student had no effect on a parameter-pruned one
+    hidden = set(NOT_SHOWN)
+    if settings.get("student_sparsity") is not None:
+        hidden |= {"student_layer", "layer_choice"}
+    flags = [(f"--{flag}", value) for flag, value in sorted(settings.items()) if flag not in hidden]
     return "\n".join(
         [
             "---\nlanguage: en\ntags: [bert, glue, knowledge-distillation, pruning]\n---\n",
@@ -60,19 +62,22 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
     )
 
 
-def _numbers(metrics: dict[str, float] | None) -> str | None:
-    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()) if metrics else None
+def _format_metrics(metrics: dict[str, float] | None) -> str | None:
+    if not metrics:
+        return None
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
-def _rows(result: dict[str, Any]) -> str | None:
-    """How many rows the metrics are of, and what share of them one gets right without reading."""
+def _format_rows(result: dict[str, Any]) -> str | None:
+    """The number of rows that the metrics are of, with the share of the commoner class, the accuracy of guessing."""
     if "rows" not in result:
         return None
-    share = f", {100 * result['commoner_share']:.2f} % {result['commoner_class']}" if "commoner_class" in result else ""
-    return f"{result['rows']}{share}"
+    if "commoner_class" not in result:
+        return str(result["rows"])
+    return f"{result['rows']}, {100 * result['commoner_share']:.2f} % {result['commoner_class']}"
 
 
 def _table(header: tuple[str, str], rows: list[tuple[str, Any]]) -> list[str]:
-    """Of the rows that have a value."""
+    """A Markdown table of two columns, without the rows whose value is None."""
     lines = [f"| {key} | {value} |" for key, value in rows if value is not None]
     return [f"| {header[0]} | {header[1]} |", "|---|---|", *lines]

@@ -1,4 +1,4 @@
-"""How a script ends: errors in one line, with an exit status that says whose they are."""
+"""Entry point of a script: errors and signals become one line on stderr and a documented exit status."""
 
 import functools
 import sys
@@ -12,17 +12,27 @@ from utils import log, processes, signals
 from utils.errors import InputError
 from utils.files import release
 
-NO_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")  # in errors of torch, CUDA and its libraries
+OUT_OF_MEMORY = ("allocate memory", "out of memory", "ALLOC_FAILED")  # in messages of torch, CUDA and its libraries
+# errors of the machine or of the numbers, exit status 1
+ENVIRONMENT_ERRORS = (
+    OSError,
+    SafetensorError,
+    FloatingPointError,
+    MemoryError,
+    torch.OutOfMemoryError,
+    torch.AcceleratorError,
+)
 
 
 def entry_point(*user_errors: type[Exception]) -> Callable[[Callable], Callable]:
-    """Decorate a script's main: errors are one line on stderr, with exit status 2 if the user's input caused them.
+    """A decorator of a script's main(argv), which turns known errors into one line on stderr and an exit status.
 
-    A full disk, a folder that cannot be written, memory that ends and numbers that are none leave with status 1. With
-    --debug the traceback comes, too. Ctrl-C and SIGTERM are one line as well, with status 130 and 143.
+    Status 2: InputError and `user_errors`, caused by what the user gave. Status 1: a full disk, a folder without write
+    permission, exhausted memory, a loss or logits that are not finite. Status 130 and 143: Ctrl-C and SIGTERM. Any
+    other error is a bug and keeps its traceback; --debug prints the traceback of the known ones, too.
     """
-    theirs = (InputError, *user_errors)
-    ours = (OSError, SafetensorError, FloatingPointError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
+    input_errors = (InputError, *user_errors)
+    known_errors = (*input_errors, *ENVIRONMENT_ERRORS)
 
     def decorate(main: Callable) -> Callable:
         @functools.wraps(main)
@@ -31,20 +41,23 @@ def entry_point(*user_errors: type[Exception]) -> Callable[[Callable], Callable]
                 try:
                     try:
                         main(argv)
-                    finally:
+                    finally:  # whatever happened, other processes may write to the folder again
                         release()
                         processes.stop()
                 except KeyboardInterrupt as stopped:
-                    release()  # the signal may have come while this was done
+                    release()  # again: the signal may have interrupted the first call
                     log.last_line(str(stopped) or "stopped")
                     sys.exit(getattr(stopped, "status", 130))
-                except (*theirs, *ours, RuntimeError) as error:
-                    if not isinstance(error, (*theirs, *ours)) and not any(words in str(error) for words in NO_MEMORY):
+                except (*known_errors, RuntimeError) as error:
+                    # out of memory is a plain RuntimeError in some libraries
+                    is_known = isinstance(error, known_errors) or any(part in str(error) for part in OUT_OF_MEMORY)
+                    if not is_known:
                         raise  # a bug
                     if "--debug" in (sys.argv if argv is None else argv):
                         traceback.print_exc()
-                    log.last_line(f"error: {str(error).strip() or type(error).__name__}".splitlines()[0])
-                    sys.exit(2 if isinstance(error, theirs) else 1)
+                    message = str(error).strip() or type(error).__name__
+                    log.last_line(f"error: {message}".splitlines()[0])
+                    sys.exit(2 if isinstance(error, input_errors) else 1)
                 finally:
                     log.stop()
 

@@ -1,5 +1,5 @@
-"""What goes wrong through a user's input."""
+"""The error that a user's input causes."""
 
 
 class InputError(ValueError):
-    """Something a user gave cannot be used: one line with file, row or flag, what was found, what was expected."""
+    """A file, row or flag cannot be used; the message names it, what was found and what was expected, in one line."""

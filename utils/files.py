@@ -1,6 +1,7 @@
-"""Files that appear complete or not at all, and folders that one process at a time writes into.
+"""Atomic writes, JSON files, digests and lock files.
 
-Everything is written beside its place under a name that begins with a dot, flushed to the disk, and renamed.
+Everything is written under a hidden name in the same folder, flushed to the disk, and renamed: other processes see a
+file or folder complete or not at all.
 """
 
 import contextlib
@@ -23,32 +24,37 @@ from safetensors import SafetensorError
 from utils.errors import InputError
 
 logger = logging.getLogger("stark")
-# how Lustre, CIFS, NFS and FUSE say that they have no locks, or do not flush folders
+SCORES_FILE = "scores.safetensors"  # in a sorted checkpoint beside its weights
+# errors of Lustre, CIFS, NFS and FUSE where they have no locks, or cannot flush folders
 UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK}
 
 
 @contextlib.contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
-    """Write the file or folder that is yielded; it replaces `path` when all went well, and is removed if not.
+    """A context that yields a hidden path to write to; at its end that file or folder replaces `path`.
 
-    Of a folder that is replaced, the old one is moved aside first; `recover` brings it back if all stops right there.
-    A link gives way to the file or folder itself; what it pointed to stays as it is.
+    After an error the hidden one is removed and `path` stays as it was. A folder cannot be replaced in one step: the
+    old one is moved aside first, and `recover` puts it back if the process is killed in between. A symbolic link is
+    replaced itself, not its target.
 
     Raises:
         OSError: it cannot be written; the message names `path` and the reason, such as a full disk.
     """
-    beside, old = (path.with_name(f".{path.name}.{suffix}") for suffix in ("part", "old"))
+    beside = path.with_name(f".{path.name}.part")
+    old = path.with_name(f".{path.name}.old")
     _remove(beside)
     try:
         yield beside
+        # all content must be on the disk before its name is
         for part in (beside, *beside.rglob("*")):
             _flush(part)
+        # the old folder stays until the new one can be renamed into its place
         if beside.is_dir() and os.path.lexists(path):
             recover(path)
             path.rename(old)
         os.replace(beside, path)
         _flush(path.parent)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors make their own of a full disk
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, as torch and safetensors raise it
         raise _cannot_write(path, error) from error
     finally:
         _remove(beside)
@@ -56,17 +62,17 @@ def written_beside(path: Path) -> Iterator[Path]:
 
 
 def _cannot_write(path: Path, error: Exception) -> OSError:
-    """The error with the path that was to be written, not that of a part of it."""
+    """An OSError with the same reason that names the final path, not the hidden one."""
     reason = getattr(error, "strerror", None) or (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, RuntimeError) and shutil.disk_usage(path.parent).free < 2**20:
-        reason = os.strerror(errno.ENOSPC)  # torch has no words for it
+        reason = os.strerror(errno.ENOSPC)  # which torch's message does not mention
     named = OSError(f"{path}: cannot be written: {reason}")
-    named.strerror = reason  # for the folder around it
+    named.strerror = reason  # read by the `written_beside` of the folder around it
     return named
 
 
 def recover(path: Path) -> None:
-    """Put back an old folder that a process killed between two renames had moved aside, or remove one left over."""
+    """Put back a folder that `written_beside` had moved aside when its process was killed, or remove one left over."""
     old = path.with_name(f".{path.name}.old")
     if os.path.lexists(old) and not os.path.lexists(path):
         old.rename(path)
@@ -74,16 +80,16 @@ def recover(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, complete or not at all."""
+    """Write a text file atomically."""
     with written_beside(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, complete or not at all.
+    """Write a JSON file atomically.
 
     Raises:
-        FloatingPointError: a number in it is infinite or none, which JSON cannot hold.
+        FloatingPointError: a number in it is infinite or NaN, which JSON cannot hold.
     """
     for keys, number in _numbers(content):
         if not math.isfinite(number):
@@ -92,19 +98,20 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def _numbers(content: Any, keys: str = "") -> Iterator[tuple[str, float]]:
-    """All floats in a JSON value, each with the keys and indices that lead to it: history.0.loss."""
+    """All floats in a JSON value, each with its path of keys and indices, such as history.0.loss."""
     if isinstance(content, float):
         yield keys, content
     elif isinstance(content, dict | list | tuple):
-        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+        items = content.items() if isinstance(content, dict) else enumerate(content)
+        for key, value in items:
             yield from _numbers(value, f"{keys}.{key}" if keys else str(key))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's content, an object; {} if there is no such file.
+    """The object that a JSON file holds; {} if there is no such file.
 
     Raises:
-        InputError: it is not JSON, or no object.
+        InputError: the file is not JSON, or does not hold an object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -116,7 +123,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
-    """A digest of files' names and contents: the same for the same bytes, wherever they lie."""
+    """A digest of the names and contents of files, independent of their folders."""
     digest = hashlib.sha256()
     for path in sorted(paths):
         with open(path, "rb") as file:
@@ -125,30 +132,33 @@ def fingerprint(paths: Iterable[Path]) -> str:
 
 
 def checkpoint_digest(folder: Path) -> str:
-    """Of what a checkpoint is read for: configuration, weights, vocabulary; not of how it came about."""
-    names = ("config.json", "vocab.txt", "*token*.json", "*.safetensors", "*.bin")
-    kept = [path for name in names for path in folder.glob(name) if path.name != "scores.safetensors"]
-    return fingerprint(kept)
+    """A digest of a checkpoint's configuration, weights and vocabulary, without its settings and metrics."""
+    patterns = ("config.json", "vocab.txt", "*token*.json", "*.safetensors", "*.bin")
+    paths = [path for pattern in patterns for path in folder.glob(pattern) if path.name != SCORES_FILE]
+    return fingerprint(paths)
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a checkpoint still has the weights that may be deleted to save space."""
-    found = [path for kind in ("*.safetensors", "*.bin") for path in folder.glob(kind)]
-    return any(path.name != "scores.safetensors" for path in found)
+    """Whether a checkpoint has its weights; users may delete them to save space."""
+    paths = [path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern)]
+    return any(path.name != SCORES_FILE for path in paths)
 
 
-_held: dict[Path, TextIO] = {}
+_open_locks: dict[Path, TextIO] = {}  # the lock files that this process holds
 
 
 def lock(path: Path, wait: bool = False) -> None:
-    """Hold a lock file until `release` or the end of this process, however it ends; `wait` for another's end.
+    """Hold a lock file until `release` or the end of this process, even by SIGKILL.
 
-    On a file system without locks it says so, and goes on.
+    On a file system without locks it logs a warning and returns.
+
+    Args:
+        wait: block until another process releases the lock, instead of raising.
 
     Raises:
-        InputError: another process holds it, which is named.
+        InputError: another process holds the lock; the message names it.
     """
-    while path not in _held:
+    while path not in _open_locks:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115, open for as long as the lock is held
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -159,21 +169,22 @@ def lock(path: Path, wait: bool = False) -> None:
         except OSError as error:
             if error.errno not in UNSUPPORTED:
                 raise
-            _say_unlocked(path.parent)
-        if path.exists() and os.stat(path).st_ino == os.fstat(file.fileno()).st_ino:  # not removed by its last holder
+            _warn_no_locks(path.parent)
+        # the previous holder may have removed the file between open and flock: then this lock is of nothing, try again
+        if path.exists() and os.stat(path).st_ino == os.fstat(file.fileno()).st_ino:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()
-            _held[path] = file
+            _open_locks[path] = file
 
 
 @functools.cache  # once for each folder
-def _say_unlocked(folder: Path) -> None:
+def _warn_no_locks(folder: Path) -> None:
     logger.warning("%s: this file system has no locks; nothing keeps a second run out of this folder", folder)
 
 
 def is_locked(path: Path) -> bool:
-    """Whether another process holds this lock file; on a file system without locks, none does."""
+    """Whether another process holds this lock file; False on a file system without locks."""
     try:
         with open(path, encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -188,13 +199,14 @@ def is_locked(path: Path) -> bool:
 
 
 def release(*paths: Path) -> None:
-    """Let go of these locks, or of all that this process holds."""
-    for path in paths or list(_held):
+    """Release these locks, or all that this process holds."""
+    for path in paths or list(_open_locks):
         path.unlink(missing_ok=True)
-        _held.pop(path).close()
+        _open_locks.pop(path).close()
 
 
 def _flush(path: Path) -> None:
+    """Flush a file or folder to the disk; some file systems cannot do so for folders, which is ignored."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,7 @@
-"""What a run shows: log lines, progress bars, the last line before it leaves. Nothing here can stop the run.
+"""Log lines, progress bars and error lines. No failure of the output stops a run.
 
-A terminal that closes, a reader that leaves (`| head -1`) or a character that the terminal cannot show costs the line.
+A line is lost if the terminal was closed or the reading process has ended (`| head -1`); characters that the terminal
+cannot encode are escaped.
 """
 
 import contextlib
@@ -20,40 +21,40 @@ logger = logging.getLogger("stark")
 
 
 class Console(logging.Handler):
-    """Log lines on stdout."""
+    """A log handler that writes to stdout."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line, unless `last_line` has it on stderr."""
+        """Write one record, unless `last_line` has written it to stderr."""
         if not getattr(record, "is_on_stderr", False):
             write_line(self.format(record))
 
 
 def start() -> None:
-    """Log to the console from here on, and no more to where an earlier run in this process did."""
+    """Log to the console from now on, and no longer to the files of an earlier run in this process."""
     stop()
     logger.setLevel(logging.INFO)
     console = Console()
     console.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    console.addFilter(lambda record: processes.is_main())  # one of several processes speaks
+    console.addFilter(lambda record: processes.is_main())  # of several processes, only the main one logs
     logger.addHandler(console)
 
 
 class File(logging.FileHandler):
-    """Log lines in a file, as long as the disk takes them."""
+    """A log handler that writes to a file, and drops lines that cannot be written."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, logging's name
-        """Lose the line, where logging would print a traceback."""
+        """Ignore the error, for which logging would print a traceback."""
 
 
 def to_file(path: Path) -> None:
-    """Append what is logged from here on to a file, too."""
+    """Append log lines to this file, too, from now on."""
     handler = File(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.addHandler(handler)
 
 
 def stop() -> None:
-    """Close the log's files, and lose what stdout and stderr cannot take, which would change the exit status."""
+    """Close the log files; flush stdout and stderr, whose error at exit would change the exit status."""
     for handler in logger.handlers[:]:
         logger.removeHandler(handler)
         handler.close()
@@ -62,9 +63,9 @@ def stop() -> None:
 
 
 def write_line(text: str, stream: TextIO | None = None) -> None:
-    """A line above the progress bars, at once: on stdout, or on another stream."""
+    """Write a line above the progress bars and flush it; `stream` is stdout by default."""
     stream = stream or sys.stdout
-    if stream is None:  # closed before Python began
+    if stream is None:  # it was closed before Python started
         return
     encoding = getattr(stream, "encoding", None) or "utf-8"
     line = text.encode(encoding, "backslashreplace").decode(encoding) + "\n"
@@ -77,7 +78,7 @@ def write_line(text: str, stream: TextIO | None = None) -> None:
 
 
 def last_line(text: str) -> None:
-    """Why this process leaves, on stderr and in log.txt."""
+    """Write the reason why this process exits to stderr and to log.txt."""
     write_line(text, sys.stderr)
     logger.info(text, extra={"is_on_stderr": True})
 
@@ -85,16 +86,21 @@ def last_line(text: str) -> None:
 def progress(
     iterable: Iterable[T], *, total: int, desc: str, unit: str, done: int = 0, delay: float = 0.0
 ) -> "tqdm[T]":
-    """A progress bar over an iterable, on a terminal: a file would fill with carriage returns.
+    """A progress bar over an iterable, shown by the main process if stderr is a terminal.
 
     Args:
-        total, done: steps in all, and those that an earlier process made.
-        delay: seconds before the bar shows.
+        total: number of steps in all.
+        desc: text in front of the bar.
+        unit: noun for a step.
+        done: steps that an earlier process has made.
+        delay: seconds before the bar appears.
 
-    The user's TQDM_DISABLE counts; of several processes, the main one has a bar.
+    The environment variable TQDM_DISABLE hides it, too.
     """
-    hidden = {} if processes.is_main() and _is_terminal(sys.stderr) else {"disable": True}
-    return tqdm(iterable, total=total, initial=done, desc=desc, unit=unit, delay=delay, leave=False, **hidden)
+    options = {"total": total, "initial": done, "desc": desc, "unit": unit, "delay": delay, "leave": False}
+    if not (processes.is_main() and _is_terminal(sys.stderr)):  # a file would fill with carriage returns
+        options["disable"] = True  # not False otherwise, which would override TQDM_DISABLE
+    return tqdm(iterable, **options)
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
@@ -113,7 +119,7 @@ def _flush(stream: TextIO | None) -> None:
 
 
 def _discard(stream: TextIO) -> None:
-    """From here on, what is written to a stream that takes nothing any more is lost, not an error each time."""
+    """Redirect a broken stream to the null device, so that later writes raise no error."""
     # a stream without a file behind it has no fileno
-    with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), stream.fileno())
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as null:
+        os.dup2(null.fileno(), stream.fileno())

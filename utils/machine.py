@@ -1,4 +1,4 @@
-"""What a run was made with: versions and hardware."""
+"""Versions and hardware that a run was made with."""
 
 import importlib.metadata
 import platform
@@ -10,7 +10,7 @@ import torch
 
 
 def versions() -> dict[str, str | None]:
-    """Of Python, torch, transformers, and the git commit of this code if it is a checkout."""
+    """Versions of Python, torch and transformers, and the git commit of this code; None if it is no git checkout."""
     command = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
     try:
         commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -25,12 +25,12 @@ def versions() -> dict[str, str | None]:
 
 
 def hardware(device: str) -> dict[str, str | int]:
-    """What computes on a device of this type, "cpu" or "cuda", and on how many CPU threads."""
-    name = torch.cuda.get_device_name() if device == "cuda" else _cpu()
+    """Name of the processor or GPU, and number of CPU threads; `device` is "cpu" or "cuda"."""
+    name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
     return {"hardware": name, "cpu_threads": torch.get_num_threads()}
 
 
-def _cpu() -> str:
+def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -1,6 +1,6 @@
-"""One metric function per task: predictions and labels in, named numbers out.
+"""Metrics of the tasks: functions from predictions and labels to named numbers.
 
-sklearn and scipy take a second to import, which --help and bad input need not wait for: they are imported where used.
+sklearn and scipy are imported where they are used: that takes a second, which --help and bad input do not wait for.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ Metrics = dict[str, float]
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
-    """Share of examples classified right."""
+    """Accuracy, 0 to 1. Arguments of all metrics: predictions (N,), labels (N,)."""
     from sklearn.metrics import accuracy_score
 
     return {"acc": float(accuracy_score(labels, predictions))}
@@ -27,7 +27,7 @@ def accuracy_and_f1(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
 
 
 def correlations(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
-    """Pearson and Spearman correlation and their mean; 0 where one side is constant and none is defined."""
+    """Pearson and Spearman correlation and their mean; 0 if either side is constant, where they are undefined."""
     from scipy.stats import pearsonr, spearmanr
 
     defined = len(labels) > 1 and np.ptp(predictions) > 0 and np.ptp(labels) > 0
@@ -49,7 +49,7 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], Metrics]] = {
     "corr": correlations,
     "matthews_corrcoef": matthews,
 }
-NAMES = {
+NAMES = {  # metric of a task -> all numbers that it returns, the one that selects weights by default first
     "acc": ("acc",),
     "acc_and_f1": ("acc_and_f1", "acc", "f1"),
     "corr": ("corr", "pearson_corr", "spearman_corr"),
@@ -58,15 +58,15 @@ NAMES = {
 
 
 def predictions_of(logits: np.ndarray) -> np.ndarray:
-    """Class ids, or scores if there is one class: (N, C) -> (N,)."""
+    """Predicted class ids, or scores if C = 1: (N, C) -> (N,)."""
     return logits[:, 0] if logits.shape[1] == 1 else logits.argmax(1)
 
 
 def compute_metrics(metric: str, logits: np.ndarray, labels: np.ndarray) -> Metrics:
-    """A task's numbers from logits (N, C) and labels (N,).
+    """A metric of logits (N, C) against labels (N,); `metric` is a key of METRICS.
 
     Raises:
-        FloatingPointError: a logit is infinite or not a number, so that no metric could be trusted.
+        FloatingPointError: a logit is infinite or NaN.
     """
     if not np.isfinite(logits).all():
         raise FloatingPointError("logits that are not numbers, or infinite: the model has diverged")
@@ -74,11 +74,11 @@ def compute_metrics(metric: str, logits: np.ndarray, labels: np.ndarray) -> Metr
 
 
 def baseline(labels: np.ndarray, names: tuple[str, ...]) -> dict[str, float | int | str]:
-    """What numbers on these rows have to be compared with: how many rows, the commoner class and its share.
+    """Number of rows, the commoner class and its share: the accuracy of a model that ignores its input.
 
     Args:
         labels: (N,), class ids or scores.
-        names: of the classes; () for scores, which have no commoner class: there a correlation of 0 says as much.
+        names: names of the classes; () for scores, whose baseline is a correlation of 0.
     """
     if not names:
         return {"rows": len(labels)}
@@ -92,7 +92,11 @@ def baseline(labels: np.ndarray, names: tuple[str, ...]) -> dict[str, float | in
 
 
 def only_answer(predictions: np.ndarray, names: tuple[str, ...]) -> str | None:
-    """The class, or score, that is predicted for every row, (N,); None if there are several."""
+    """The class or score that all predictions (N,) share; None if they differ.
+
+    Args:
+        names: names of the classes; () for scores.
+    """
     first = predictions[0]
     if not (predictions == first).all():
         return None
@@ -100,6 +104,6 @@ def only_answer(predictions: np.ndarray, names: tuple[str, ...]) -> str | None:
 
 
 def best_of(values: dict[str, float]) -> list[str]:
-    """The names with the highest value, in their order: several if they tie."""
+    """All names whose value is the highest, in their order; more than one if they tie."""
     highest = max(values.values())
     return [name for name, value in values.items() if value == highest]

@@ -1,4 +1,4 @@
-"""The tree of outputs, built and read back here alone: the five stages, their folders, the names of checkpoints."""
+"""The table of the five stages, and the names of their output folders and checkpoints."""
 
 import argparse
 import re
@@ -9,11 +9,11 @@ from utils.errors import InputError
 
 
 class StageInfo(NamedTuple):
-    """Where a stage writes, and what."""
+    """Output folder of a stage, and description of its checkpoint."""
 
     folder: str  # below outputs/
-    run_name: str  # the folder of a run below that
-    description: str  # of its checkpoint, for the model card
+    run_name: str  # template of the run folder below that
+    description: str  # of the checkpoint, for the model card
 
 
 SCORED_RUN_NAME = "{kind}/kd_{student}_{task}_{score}"
@@ -34,83 +34,84 @@ CHECKPOINT = "ckpt"
 
 
 def checkpoint_name(teacher_sparsity: int | None = None) -> str:
-    """The folder of a stage's checkpoint, ckpt, or of a rewind's at a teacher sparsity (percent), ckpt_30."""
+    """Folder name of a checkpoint: ckpt, or ckpt_30 for a student rewound at that teacher sparsity (percent)."""
     return CHECKPOINT if teacher_sparsity is None else f"{CHECKPOINT}_{teacher_sparsity}"
 
 
 def sparsity_of(name: str) -> int | None:
-    """The teacher sparsity (percent) that a checkpoint's name ends in; None of ckpt and of what is no checkpoint."""
+    """The teacher sparsity (percent) in a checkpoint's name; None for ckpt and for other names."""
     match = re.fullmatch(rf"{CHECKPOINT}_(0|[1-9]\d?)", name)
     return int(match[1]) if match else None
 
 
 def is_checkpoint(name: str) -> bool:
-    """Whether `checkpoint_name` can have built this name; ckpt_0.bak and ckpt_0_copy are nobody's."""
+    """Whether this is a name that `checkpoint_name` builds; ckpt_0.bak and ckpt_0_copy are not."""
     return name == CHECKPOINT or sparsity_of(name) is not None
 
 
 def script_name(stage: str) -> str:
-    """The script of a stage."""
+    """File name of a stage's script."""
     return f"run_{stage}.py"
 
 
 def output_dir(stage: str) -> str:
-    """Where a stage writes by default."""
+    """Default --output_dir of a stage."""
     return f"outputs/{STAGES[stage].folder}"
 
 
 def run_folder(args: argparse.Namespace) -> Path:
-    """The folder of the run that these flags of a stage ask for: outputs/stark/parameter_pruned/kd_70_rte_0.5."""
+    """The run folder of a stage with these flags, such as outputs/stark/parameter_pruned/kd_70_rte_0.5."""
     return Path(args.output_dir, _run_name(args, args.stage))
 
 
 def default_paths(parser: argparse.ArgumentParser, args: argparse.Namespace, **stages: str) -> None:
-    """Fill in the model paths that were not given, and leave with an error if the stage before has not been run.
+    """Set model paths that were not given to checkpoints of earlier stages; exit with an error if one is missing.
 
     Args:
-        stages: flag -> the earlier stage whose checkpoint it is by default.
+        stages: flag -> the stage whose checkpoint is the default.
     """
     for flag, stage in stages.items():
         if getattr(args, flag) is None:
             path = Path(output_dir(stage), _run_name(args, stage), CHECKPOINT)
             if not path.is_dir():
-                first = f"run {script_name(stage)} first, or give a path"
-                parser.error(f"--{flag}: nothing at its default {path}; {first}")
+                advice = f"run {script_name(stage)} first, or give a path"
+                parser.error(f"--{flag}: nothing at its default {path}; {advice}")
             setattr(args, flag, str(path))
 
 
 def student_source(args: argparse.Namespace) -> str:
-    """The stage whose checkpoint a student's initial weights are from by default."""
+    """The stage whose checkpoint holds the student's initial weights, by default."""
     return "finetuning" if args.student_sparsity is None else "pruning"
 
 
 def _run_name(args: argparse.Namespace, stage: str) -> str:
-    """The folder of a run below its stage's: of this stage, or of an earlier one for the same student and score."""
-    words = {"task": args.task_name, "model_type": args.model_type}
+    """Folder name of a run of any stage, for the task, student and score of these flags."""
+    fields = {"task": args.task_name, "model_type": args.model_type}
     if "student_layer" in args and args.student_sparsity is None:
-        chosen = "" if args.layer_choice == "first" else "-" + args.layer_choice.replace(",", ".")
-        words |= {"kind": "layer_dropped", "student": f"{args.student_layer}{chosen}"}
+        choice = "" if args.layer_choice == "first" else "-" + args.layer_choice.replace(",", ".")
+        fields |= {"kind": "layer_dropped", "student": f"{args.student_layer}{choice}"}
     elif "student_layer" in args:
-        words |= {"kind": "parameter_pruned", "student": args.student_sparsity}
+        fields |= {"kind": "parameter_pruned", "student": args.student_sparsity}
     if "score" in args:
-        words["score"] = args.lam if args.score == "knowledgeable" else args.score
-    return STAGES[stage].run_name.format(**words)
+        fields["score"] = args.lam if args.score == "knowledgeable" else args.score
+    return STAGES[stage].run_name.format(**fields)
 
 
 def teacher_sparsities(args: argparse.Namespace, config: dict[str, Any]) -> list[int]:
-    """The sparsities of the sparse teacher that --teacher_sparsity asks for, ascending; all without it.
+    """The teacher sparsities (percent) to rewind at, ascending: those of --teacher_sparsity, or all of the teacher's.
 
     Args:
-        config: the content of the teacher's config.json.
+        config: content of the teacher's config.json.
 
     Raises:
-        InputError: the teacher's checkpoint was not sorted by stage 4, or does not know one of them.
+        InputError: the teacher's checkpoint was not sorted by stage 4, or its map lacks one of the sparsities.
     """
     sparsity_map = config.get("sparsity_map")
     if not sparsity_map or not isinstance(sparsity_map, dict) or not all(key.isdigit() for key in sparsity_map):
         raise InputError(f"{args.teacher_model_path}: no sparsity_map in config.json, expected a teacher of stage 4")
     known = sorted(map(int, sparsity_map))
-    if unknown := sorted(set(args.teacher_sparsity or ()) - set(known)):
+    unknown = sorted(set(args.teacher_sparsity or ()) - set(known))
+    if unknown:
         raise InputError(
             f"--teacher_sparsity {unknown[0]}: the teacher's checkpoint knows {', '.join(map(str, known))}"
         )

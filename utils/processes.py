@@ -1,8 +1,8 @@
-"""One run on several processes, as torchrun starts them; with a single process nothing here does anything.
+"""Data parallel training on several processes that torchrun starts; in a single process all of this does nothing.
 
     torchrun --nproc_per_node 2 run_distillation.py --task_name rte --student_layer 4
 
-Names and meanings are torch.distributed's. Nothing but torchrun's own variables makes a run a distributed one.
+Names and meanings are those of torch.distributed. A run is distributed if torchrun's environment variables are set.
 """
 
 import contextlib
@@ -18,24 +18,27 @@ from torch.nn.parallel import DistributedDataParallel
 from utils.errors import InputError
 
 logger = logging.getLogger("stark")
-TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what it sets for each process
-SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # where launchers leave the number of processes
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # variables that it sets
+# variables with the number of processes, as torchrun and other launchers set them
+WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
 def start(use_cpu: bool) -> torch.device:
-    """Join the other processes; the device that this one computes on.
+    """Join the process group, if there is one, and return the device of this process.
 
     Raises:
         InputError: torchrun has started more processes than this machine has GPUs.
     """
     device = torch.device("cuda" if torch.cuda.is_available() and not use_cpu else "cpu")
     if not all(os.environ.get(name) for name in TORCHRUN):
-        found = [f"{name}={os.environ[name]}" for name in SIZES if os.environ.get(name, "") not in ("", "1")]
-        if found:
-            logger.warning("%s ignored: torchrun alone starts several processes", " ".join(found))
+        sizes = [f"{name}={os.environ[name]}" for name in WORLD_SIZES if os.environ.get(name, "") not in ("", "1")]
+        if sizes:
+            logger.warning("%s ignored: torchrun alone starts several processes", " ".join(sizes))
         return device
     if os.environ["WORLD_SIZE"] == "1":
         return device
+
+    # one GPU for each process of this machine
     local_rank = int(os.environ["LOCAL_RANK"])
     if device.type == "cuda":
         if local_rank >= torch.cuda.device_count():
@@ -44,42 +47,43 @@ def start(use_cpu: bool) -> torch.device:
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     if not distributed.is_initialized():
-        distributed.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo", device_id=device if device.type == "cuda" else None
-        )
+        if device.type == "cuda":
+            distributed.init_process_group("nccl", device_id=device)
+        else:
+            distributed.init_process_group("gloo")
     return device
 
 
 def stop() -> None:
-    """Leave the others."""
+    """Leave the process group."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def world_size() -> int:
-    """How many processes share the run."""
+    """Number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Number of this process, from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes files and logs."""
+    """Whether this is process 0, which writes files and logs."""
     return rank() == 0
 
 
 def barrier() -> None:
-    """Wait until all processes are here."""
+    """Block until all processes have called this function."""
     if world_size() > 1:
         distributed.barrier()
 
 
 @contextlib.contextmanager
 def main_first() -> Iterator[None]:
-    """Within it the main process of each machine goes first, so that the others find what it left on the disk."""
+    """A context that the first process of each machine enters alone; the others follow and find its files."""
     goes_first = world_size() == 1 or os.environ["LOCAL_RANK"] == "0"
     if not goes_first:
         barrier()
@@ -89,7 +93,7 @@ def main_first() -> Iterator[None]:
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """The sum of all processes' tensors, the same on each; the tensor itself stays as it is."""
+    """Sum over all processes, on each of them; not in place."""
     if world_size() == 1:
         return tensor
     total = tensor.clone()
@@ -98,7 +102,7 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
 
 
 def all_gather(value: Any) -> list[Any]:
-    """All processes' values, by rank."""
+    """The values of all processes, by rank."""
     if world_size() == 1:
         return [value]
     values = [None] * world_size()
@@ -107,7 +111,7 @@ def all_gather(value: Any) -> list[Any]:
 
 
 def broadcast(value: Any) -> Any:
-    """The main process's value, on each."""
+    """The value of the main process, on each of them."""
     if world_size() == 1:
         return value
     values = [value]
@@ -116,14 +120,15 @@ def broadcast(value: Any) -> Any:
 
 
 def parallel(model: nn.Module) -> nn.Module:
-    """The model whose backward pass averages gradients over the processes."""
+    """The model, wrapped so that its backward pass averages gradients over the processes."""
     if world_size() == 1:
         return model
-    for parameter in model.parameters():  # a layer that cutting has emptied takes no part in the backward pass
+    # DistributedDataParallel waits for every gradient, and an emptied layer's weights never get one
+    for parameter in model.parameters():
         parameter.requires_grad_(parameter.numel() > 0)
     return DistributedDataParallel(model, broadcast_buffers=False)
 
 
 def no_sync(model: nn.Module, backward_is_last: bool) -> contextlib.AbstractContextManager:
-    """Gradients are averaged in the last of an update's backward passes only."""
+    """A context in which gradients are not averaged, unless this is the last backward pass of an update."""
     return contextlib.nullcontext() if backward_is_last or world_size() == 1 else model.no_sync()

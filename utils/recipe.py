@@ -1,4 +1,4 @@
-"""How a model is trained: what the training flags say and the loop reads."""
+"""The hyperparameters of training."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import torch
 
 
 class Recipe(NamedTuple):
-    """How to train; the defaults are the paper's for RTE."""
+    """Hyperparameters of utils.training.fit; the defaults are the paper's for RTE."""
 
     batch_size: int = 16  # examples per forward pass
     num_grad_accum_steps: int = 1  # forward passes per update
@@ -19,5 +19,5 @@ class Recipe(NamedTuple):
     lr_scheduler_type: str = "linear"
     log_interval: int | None = None  # updates between evaluations; None is a tenth of an epoch, at least 10
     seed: int = 776
-    dtype: torch.dtype | None = None  # of autocast; None computes in float32
-    exact_shortcuts: bool = True  # whether unseen embedding rows and the optimizer's loop are spared; changes no result
+    dtype: torch.dtype | None = None  # of autocast; None is float32
+    exact_shortcuts: bool = True  # train only embedding rows that occur, use fused AdamW; the results are equal

@@ -1,6 +1,6 @@
-"""The state of a training run on disk, so that the same command goes on where a killed one stopped.
+"""Save and load the state of a training run, so that the same command resumes where an earlier one was stopped.
 
-Only what torch's weights-only loader takes is written and read: tensors, numbers, strings, and lists and dicts of them.
+Only what torch's weights-only loader accepts is written: tensors, numbers, strings, and lists and dicts of them.
 """
 
 import random
@@ -15,21 +15,27 @@ from utils import processes
 from utils.errors import InputError
 from utils.files import written_beside
 
-EVERY = 60.0  # seconds between saves, unless told
+SAVE_SECONDS = 60.0  # minimal time between saves, if no interval is given
 
 
 class StateFile:
-    """One file with all that a run needs to go on; `interval` updates between saves, or at evaluations each minute.
-
-    The file carries the `run_id` of the run that wrote it, such as a digest of its settings: no other goes on from it.
-    """
+    """The file with the state of a run."""
 
     def __init__(self, path: Path, interval: int | None = None, run_id: str = ""):
-        self.path, self.interval, self.run_id, self.last = path, interval, run_id, time.monotonic()
+        """Set up a file without reading or writing it.
+
+        Args:
+            interval: updates between saves; None saves at evaluations, once a minute at most.
+            run_id: a digest of the run's settings, stored in the file; only a run with the same one resumes from it.
+        """
+        self.path = path
+        self.interval = interval
+        self.run_id = run_id
+        self.saved_at = time.monotonic()
 
     @staticmethod
-    def of_run(path: Path) -> str | None:
-        """The run_id of the run that wrote a state file, without reading its tensors; None if there is no such file.
+    def run_id_of(path: Path) -> str | None:
+        """The run_id in a state file, read without its tensors; None if there is no such file.
 
         Raises:
             InputError: the file is damaged.
@@ -37,51 +43,54 @@ class StateFile:
         return _read(path, mmap=True).get("run_id", "") if path.is_file() else None
 
     def due(self, update: int, evaluated: bool) -> bool:
-        """Whether to save after this update; the same on all processes."""
+        """Whether the state is to be saved after this update; the same on all processes."""
         if self.interval:
             return update % self.interval == 0
-        return evaluated and processes.broadcast(time.monotonic() - self.last >= EVERY)
+        return evaluated and processes.broadcast(time.monotonic() - self.saved_at >= SAVE_SECONDS)
 
     def save(self, state: dict[str, Any], device: torch.device) -> None:
-        """Write the state of a run on this device, with the random states of all processes.
+        """Write the state and the random states of all processes; atomic.
+
+        Args:
+            device: the device that the run computes on, whose random state is saved, too.
 
         Raises:
-            OSError: it cannot be written; the state saved before is as it was.
+            OSError: the file cannot be written; an earlier one stays as it is.
         """
-        randomness = processes.all_gather(_random_state(device))
+        random_states = processes.all_gather(_random_state(device))
         if processes.is_main():
             with written_beside(self.path) as beside:
-                torch.save({**state, "random": randomness, "run_id": self.run_id}, beside)
-        self.last = time.monotonic()
+                torch.save({**state, "random": random_states, "run_id": self.run_id}, beside)
+        self.saved_at = time.monotonic()
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """The state that this run saved last, its tensors on the device; the random states become what they were.
+        """The saved state with its tensors on the device, after restoring the random states.
 
-        None if there is none, or only another run's.
+        None if there is no file, or another run wrote it.
 
         Raises:
             InputError: the file is damaged, or was written by another number of processes.
         """
-        if self.of_run(self.path) != self.run_id:
+        if self.run_id_of(self.path) != self.run_id:
             return None
         state = _read(self.path, map_location=device)
-        saved = state.pop("random")
-        if len(saved) != processes.world_size():
-            raise InputError(f"{self.path}: of {len(saved)} processes, these are {processes.world_size()}")
-        _set_random_state(saved[processes.rank()], device)
+        random_states = state.pop("random")
+        if len(random_states) != processes.world_size():
+            raise InputError(f"{self.path}: of {len(random_states)} processes, these are {processes.world_size()}")
+        _set_random_state(random_states[processes.rank()], device)
         return state
 
 
 def _read(path: Path, **options: Any) -> dict[str, Any]:
     try:
         state = torch.load(path, weights_only=True, **options)
-        return {**state, "random": state["random"]}  # or it is no state
-    except Exception as error:  # torch has many for a file that is not one of its own
+        return {**state, "random": state["random"]}  # a KeyError if the file holds something else
+    except Exception as error:  # torch raises many types for a damaged file
         raise InputError(f"{path}: cannot be read; --overwrite starts afresh") from error
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:
-    """Of Python, numpy and torch; of a GPU only where the run computes on it, as asking it takes some of its memory."""
+    """Random states of Python, numpy, torch, and of the GPU if the run uses one: reading it allocates GPU memory."""
     name, keys, *rest = np.random.get_state()
     state = {"python": random.getstate(), "numpy": [name, keys.tolist(), *rest], "torch": torch.get_rng_state()}
     if device.type == "cuda":

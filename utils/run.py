@@ -1,4 +1,4 @@
-"""One run: its settings and its output folder, from the lock to the table at the end; stage.py has what it computes.
+"""One run of a stage: settings, device, log and output folder; stage.py adds models and data.
 
 run = Run(args, Path("outputs/finetune/ft_rte"))
 if not run.is_finished():
@@ -31,42 +31,48 @@ from utils.tasks import TASKS
 from utils.trackers import Tracker
 
 logger = logging.getLogger("stark")
-SHARED = ".shared.lock"  # held while writing what the processes of a spread sweep share
+SHARED = ".shared.lock"  # held while writing the files beside the checkpoints, which runs of one sweep share
 
 
 class Run:
-    """The output folder of one run of a stage; files appear complete or not at all.
+    """One run of a stage and its output folder, whose files are written atomically.
 
-    Of several processes, the main one writes and logs.
+    Of several processes, only the main one writes and logs.
     """
 
     def __init__(self, args: argparse.Namespace, folder: Path):
-        """Seed, device and log.
+        """Seed the run, choose its device, start its log and check its folder; writes nothing.
 
         Raises:
-            InputError: the folder holds a run with other settings, or a checkpoint that is to be read was made with
+            InputError: the folder holds a run with other settings, or a checkpoint that the run reads was selected on
                 other rows of dev.
         """
         self.args = args
         self.task = TASKS[args.task_name]
         self.folder = RunFolder(folder)
-        self.names = [CHECKPOINT]  # of the checkpoints that this run makes
+        self.names = [CHECKPOINT]  # names of the checkpoints that this run makes
         self.script = script_name(args.stage)
+
+        # times and facts for the results
         self.has_started = False
-        self.started = time.perf_counter()
-        self.saved = self.started
-        self.facts: dict[str, Any] = {}  # of the rows that results are reported on
+        self.start_time = time.perf_counter()
+        self.saved_time = self.start_time  # of the checkpoint before
+        self.facts: dict[str, Any] = {}  # utils.metrics.baseline of the rows that results are reported on
+
+        # from here on errors and warnings are logged
         log.start()
         self.device = processes.start(args.use_cpu)
         set_seed(args.seed)
         if processes.world_size() > 1 and "num_train_epochs" not in args:
             raise InputError(f"{self.script}: runs on one process, found {processes.world_size()}: no torchrun")
+
+        # settings that contradict the folder or the checkpoints that are read
         self.settings = settings(args)
         self.tracker = Tracker(getattr(args, "report_to", "none"))
         refuse_other_rows(args, self.settings)
-        self._refuse_another_run()
+        self._refuse_other_settings()
 
-    def _refuse_another_run(self) -> None:
+    def _refuse_other_settings(self) -> None:
         changes = self.folder.conflicts(self.settings)
         if changes and not self.args.overwrite:
             raise InputError(
@@ -74,53 +80,61 @@ class Run:
             )
 
     def is_trained(self, name: str) -> bool:
-        """Whether a run with these settings has made this checkpoint."""
+        """Whether this checkpoint is finished and was made with these settings, by this run or an earlier one."""
         return self.folder.state(name, self.settings) in (State.FINISHED, State.DIVERGED)
 
     def is_finished(self) -> bool:
-        """Whether all checkpoints of this run are there, made with these settings, so that nothing is to be trained."""
-        starts_afresh = self.args.overwrite and not self._goes_on()
+        """Whether all checkpoints of this run are finished and were made with these settings."""
+        starts_afresh = self.args.overwrite and not self._is_overwriting()
         return processes.broadcast(not starts_afresh and all(map(self.is_trained, self.names)))
 
-    def _goes_on(self) -> bool:
-        """Whether the same command with --overwrite was stopped before its end."""
+    def _is_overwriting(self) -> bool:
+        """Whether the same command with --overwrite was stopped before it had finished."""
         return self.folder.is_being_overwritten(self.names[0], self.settings)
 
     def start(self) -> None:
-        """Take the folder for this run's checkpoints; when all input is read, so that bad input leaves no trace.
+        """Make and lock the folder, write the settings and open the log; call it when all input has been read.
 
         Raises:
-            InputError: another process is writing one of them.
+            InputError: another process is writing one of the checkpoints.
         """
         path = self.folder.path
         if processes.is_main():
             path.mkdir(parents=True, exist_ok=True)
+
+            # the checkpoints of this run are its own until it ends
             for name in self.names:
                 lock(self.folder.beside(name, "lock"))
                 self.folder.recover(name)
-            lock(path / SHARED, wait=True)  # parts of a sweep may begin at the same moment
-            if self.args.overwrite and not self._goes_on():
+
+            # other runs of a sweep may start in this folder at the same moment
+            lock(path / SHARED, wait=True)
+            if self.args.overwrite and not self._is_overwriting():
                 self.folder.overwrite(self.names, self.settings)
             self._write_settings(path)
             release(path / SHARED)
             log.to_file(path / "log.txt")
         processes.barrier()
+
         self.tracker.start(path, self.settings)
-        shared = f" x {processes.world_size()}" if processes.world_size() > 1 else ""
-        logger.info("%s on %s%s, writing to %s", self.script, self.device, shared, path)
-        self.has_started, self.saved = True, time.perf_counter()
+        count = f" x {processes.world_size()}" if processes.world_size() > 1 else ""
+        logger.info("%s on %s%s, writing to %s", self.script, self.device, count, path)
+        self.has_started = True
+        self.saved_time = time.perf_counter()
 
     def _write_settings(self, folder: Path) -> None:
         write_json(folder / SETTINGS, {**self.settings, **versions(), **hardware(self.device.type)})
 
     def save(self, name: str, *parts: Any, result: dict, write: Callable[[Path], None] | None = None) -> None:
-        """A checkpoint, whole: each part (model, tokenizer) by its save_pretrained, settings, result, model card.
+        """Write a checkpoint atomically: model and tokenizer, settings, metrics and model card.
 
         Args:
-            result: what its training came to.
-            write: adds files of its own.
+            name: of the checkpoint.
+            parts: objects with save_pretrained(folder); the first is the model.
+            result: content of its metrics.json, to which rows and seconds are added.
+            write: called with the folder, to write further files.
         """
-        result = {**result, **self.facts, "seconds": round(time.perf_counter() - self.saved, 1)}
+        result = {**result, **self.facts, "seconds": round(time.perf_counter() - self.saved_time, 1)}
         if processes.is_main():
             with written_beside(self.folder.path / name) as beside:
                 for part in parts:
@@ -132,17 +146,17 @@ class Run:
                 card = model_card(self.folder.path.name, name, self.settings, parts[0].config, result)
                 write_text(beside / "README.md", card)
             self.folder.beside(name, "state").unlink(missing_ok=True)
-        self.saved = time.perf_counter()
+        self.saved_time = time.perf_counter()
         processes.barrier()
 
     def results(self) -> dict[str, dict[str, Any]]:
-        """What each checkpoint made with this run's settings came to, by name, whichever process made it.
+        """Name -> metrics.json of all finished checkpoints with this run's settings, by this run or others of a sweep.
 
-        From here to its end this process is the only one to write beside the checkpoints, so that the last one sees
-        all.
+        Takes the lock of the files beside the checkpoints until the run ends, so that the last run of a sweep to write
+        them has seen all results.
         """
         if processes.is_main():
-            with contextlib.suppress(PermissionError):  # somebody else's folder, to which nothing is to be written
+            with contextlib.suppress(PermissionError):  # another user's folder: nothing will be written
                 lock(self.folder.path / SHARED, wait=True)
         processes.barrier()
         return self.folder.results(self.settings)
@@ -155,47 +169,57 @@ class Run:
         notes: Iterable[str] = (),
         submit: Callable[[], None] | None = None,
     ) -> None:
-        """Write what is derived from the checkpoints, as far as it is missing, and print the table.
+        """Write the files derived from the checkpoints, where they are missing, and print the table of results.
 
         Args:
-            metrics: for metrics.json.
-            header, rows: of the table.
-            notes: lines below it.
-            submit: predicts the test set and writes its file; None if that was not asked for.
+            metrics: content of metrics.json.
+            header: of the table.
+            rows: of the table.
+            notes: lines below the table.
+            submit: predicts the test set and writes the submission file; None without --do_test.
 
         Raises:
-            FloatingPointError: training diverged, so that what is kept is the best so far.
-            InputError: the test set is to be predicted, and the best checkpoint's weights were deleted.
+            FloatingPointError: training diverged, and the best weights before that were saved.
+            InputError: raised by `submit`.
         """
+        # metrics.json beside the checkpoints
         path = self.folder.path
         results = self.folder.results(self.settings)
         if processes.is_main():
             self._write_metrics(metrics, results)
+
+        # the table, with its footnotes
         if self.has_started:
-            logger.info("done in %.1f s", time.perf_counter() - self.started)
+            logger.info("done in %.1f s", time.perf_counter() - self.start_time)
         else:
             logger.info("%s: finished before with the same arguments; --overwrite starts afresh", path)
         logger.info("\n%s", table(header, rows))
         for line in [*footnotes(results), *notes]:
             logger.info("%s", line)
+
+        # the submission file, and no files that stopped runs left behind
         if submit:
             submit()
         if processes.is_main():
             self._tidy()
         self.tracker.stop()
         logger.info("written to %s", path)
-        if diverged := diverged_of({name: result for name, result in results.items() if name in self.names}):
+
+        # all is written: a run that diverged still exits with an error
+        diverged = diverged_of({name: result for name, result in results.items() if name in self.names})
+        if diverged:
             raise FloatingPointError(f"{path}: {diverged}; the best weights before are kept, --overwrite starts afresh")
 
     def _tidy(self) -> None:
-        for name in reversed(self.names):  # the mark of the first one stands for all
-            # another process may be making it again, or the folder be somebody else's
+        """Remove hidden files of finished checkpoints; the first one's stale file, which stands for all, goes last."""
+        for name in reversed(self.names):
+            # another process may be replacing the checkpoint, or the folder be another user's
             with contextlib.suppress(InputError, PermissionError):
                 lock(self.folder.beside(name, "lock"))
                 self.folder.tidy(name)
 
     def _write_metrics(self, metrics: dict[str, Any], results: dict[str, dict]) -> None:
-        """Write metrics.json and args.json beside the checkpoints, unless they say so already."""
+        """Write metrics.json and args.json beside the checkpoints, unless they are up to date."""
         path = self.folder.path
         before = read_json(path / RESULT)
         seconds = round(sum(result.get("seconds", 0.0) for result in results.values()), 1)

@@ -1,4 +1,4 @@
-"""The seed of all random numbers."""
+"""Seed all random number generators."""
 
 import random
 
@@ -7,7 +7,7 @@ import torch
 
 
 def set_seed(seed: int) -> None:
-    """Seed Python, numpy and torch on all devices."""
+    """Seed the generators of Python, numpy, and torch on all devices."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What decides a run's result: its flags, its number of processes, and the content of what it reads."""
+"""Settings of a run: flags, number of processes, and digests of its input; how those of two runs differ."""
 
 import argparse
 import contextlib
@@ -13,71 +13,78 @@ from utils.files import checkpoint_digest, fingerprint
 from utils.tasks import split_path
 
 SETTINGS = "args.json"
-# flags that change no result, or only which part of it is made
-FREE = {"data_dir", "debug", "do_distil", "do_rewind", "do_test", "do_train", "output_dir", "overwrite", "report_to"}
-FREE |= {"save_interval", "stage", "teacher_sparsity"}
-ROWS = ("selection_split", "max_eval_examples")  # which rows of dev choose and report
+# flags without influence on a result, or only on which part of it is computed
+WITHOUT_EFFECT = {"data_dir", "debug", "do_distil", "do_rewind", "do_test", "do_train", "output_dir", "overwrite"}
+WITHOUT_EFFECT |= {"report_to", "save_interval", "stage", "teacher_sparsity"}
+DEV_ROWS = {"selection_split": "dev", "max_eval_examples": None}  # flags that choose rows of dev -> default
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """All that decides a run's result, and the flags that do not: what args.json holds."""
+    """Content of args.json: all flags, the number of processes, and digests of the input."""
     return {**vars(args), "num_processes": processes.world_size(), "inputs": input_digests(args)}
 
 
 def input_digests(args: argparse.Namespace) -> dict[str, str]:
-    """The content of what the run reads: flag or split -> digest. A name on the hub has none."""
+    """Digests of the checkpoints and splits that a run reads: flag or split -> digest; hub names have none."""
     folders = {name: Path(path) for name, path in vars(args).items() if name.endswith("model_path")}
     digests = {name: checkpoint_digest(folder) for name, folder in folders.items() if folder.is_dir()}
     for split in ("train", "dev"):
-        with contextlib.suppress(InputError, OSError):  # reading it will say
+        with contextlib.suppress(InputError, OSError):  # raised again when the split is read
             digests[split] = fingerprint([split_path(args.task_name, args.data_dir, split)])
     return digests
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What decides a run's result and is not the same, in words: "--lam 0.5, now 0.7".
+    """Settings that influence the result and differ, in words: ["--lam 0.5, now 0.7"].
 
     Args:
-        before, now: as args.json has them.
+        before: settings of an earlier run, as args.json holds them.
+        now: settings of this run.
     """
-    inputs, inputs_before = now["inputs"], before.get("inputs", {})
+    # inputs are compared by content, not by path
+    inputs = now["inputs"]
+    inputs_before = before.get("inputs", {})
     changed = [f"the content of {name} has changed" for name in inputs if inputs[name] != inputs_before.get(name)]
-    for name in sorted({*now, *before} - FREE - {*inputs, "inputs"}):
-        if name in now and before.get(name) != now[name]:
-            words = "processes" if name == "num_processes" else f"--{name}"
-            changed.append(f"{words} {before.get(name)}, now {now[name]}")
+
+    # settings that this run does not have, such as flags of other versions, do not count
+    for name in sorted(set(now) - WITHOUT_EFFECT - {*inputs, "inputs"}):
+        if before.get(name) != now[name]:
+            label = "processes" if name == "num_processes" else f"--{name}"
+            changed.append(f"{label} {before.get(name)}, now {now[name]}")
     return changed
 
 
 def run_id(now: dict[str, Any]) -> str:
-    """A digest of what decides the result: of two runs that `differences` calls the same, it is the same."""
-    deciding = {name: value for name, value in now.items() if name not in FREE}
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:32]
+    """A digest of the settings that influence the result; equal for two runs without `differences`."""
+    content = {name: value for name, value in now.items() if name not in WITHOUT_EFFECT}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def other_rows(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """In which rows of dev an earlier stage's choices and metrics differ from this one's, in words; of one task only.
+    """How the rows of dev that a checkpoint was selected and measured on differ from this run's, in words.
 
-    Scores, weights and sparsities that other rows chose would leak into the rows reported here, and their metrics
-    could not be compared.
+    If they differ, rows that selected weights, scores or sparsities would be among those that the result is reported
+    on. Checkpoints of other tasks do not count.
 
     Args:
-        before: args.json of the checkpoint that is read; {} if it was made elsewhere.
-        now: the same of the run that reads it.
+        before: settings of the checkpoint; {} if this project did not make it.
+        now: settings of the run that reads it.
     """
     if before.get("task_name") != now["task_name"]:
         return []
-    defaults = {"selection_split": "dev", "max_eval_examples": None}
     changed = []
-    for name in ROWS:
-        then, wanted = (values.get(name, defaults[name]) for values in (before, now))
-        if then != wanted:
-            changed.append(f"--{name} {_written(then)}, now {_written(wanted)}")
-    content, content_before = (values.get("inputs", {}).get("dev") for values in (now, before))
-    if content and content_before and content != content_before:
+    for name, default in DEV_ROWS.items():
+        value_before = before.get(name, default)
+        value_now = now.get(name, default)
+        if value_before != value_now:
+            changed.append(f"--{name} {_format_flag(value_before)}, now {_format_flag(value_now)}")
+
+    digest_before = before.get("inputs", {}).get("dev")
+    digest_now = now.get("inputs", {}).get("dev")
+    if digest_before and digest_now and digest_before != digest_now:
         changed.append("the content of dev has changed")
     return changed
 
 
-def _written(value: Any) -> str:
+def _format_flag(value: Any) -> str:
     return "not given" if value is None else str(value)

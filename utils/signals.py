@@ -1,8 +1,8 @@
-"""Stops from outside: Ctrl-C, which is SIGINT, and SIGTERM, with which clusters end a job.
+"""Handlers of SIGINT (Ctrl-C) and SIGTERM, by which clusters end a job.
 
-with handled():                      # a script's main: the first signal raises Stopped, a second one leaves at once
+with handled():                      # a script's main: the first signal raises Stopped, a second one exits at once
     ...
-    with deferred() as stop_signal:  # training: the first signal is noted, so that the state can be saved
+    with deferred() as stop_signal:  # training: the first signal is recorded, so that the state can be saved
         ...
         if stop_signal():
             raise Stopped(stop_signal(), "after update 120")
@@ -19,11 +19,11 @@ from types import FrameType
 from utils import log, processes
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
-ONE_STOP = 0.1  # seconds within which signals are one: `timeout` sends each to the process and to its group
+REPEAT_SECONDS = 0.1  # a second signal within this time is the same one: `timeout` sends it to process and group
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal has stopped this process; `status` is its exit status, 130 after SIGINT and 143 after SIGTERM."""
+    """A signal has stopped this process; `status` is its exit status: 130 after SIGINT, 143 after SIGTERM."""
 
     def __init__(self, number: int, where: str = ""):
         name = signal.Signals(number).name
@@ -32,64 +32,72 @@ class Stopped(KeyboardInterrupt):
 
 
 class _Handler:
-    """What the signals call."""
+    """The signal handler that `handled` installs."""
 
     def __init__(self):
         self.deferring = False
-        self.noted: int | None = None  # the first signal
-        self.since = 0.0  # when it came
+        self.signum: int | None = None  # the first signal
+        self.received_at = 0.0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         stopped = Stopped(number)
-        if self.noted is not None:
-            if time.monotonic() - self.since > ONE_STOP:
+
+        # a second signal exits without saving
+        if self.signum is not None:
+            if time.monotonic() - self.received_at > REPEAT_SECONDS:
                 os._exit(stopped.status)
             return
-        self.noted, self.since = number, time.monotonic()
-        if processes.world_size() > 1:  # each at an update of its own: whoever saves or leaves, the others may wait for
+        self.received_at = time.monotonic()
+        self.signum = number
+
+        # several processes get the signal at different updates: saving needs all of them and would wait for ever
+        if processes.world_size() > 1:
             if processes.is_main():
-                with contextlib.suppress(Exception):  # the signal may have come in the middle of another line
+                with contextlib.suppress(Exception):  # the signal may have interrupted another write
                     log.last_line(str(stopped))
             os._exit(stopped.status)
+
         if not self.deferring:
             raise stopped
 
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Within it, the first signal raises Stopped, a KeyboardInterrupt; a second one ends the process at once.
+    """A context in which the first signal raises Stopped, a KeyboardInterrupt, and a second one exits at once.
 
-    Of several processes, each ends at once. A signal that is ignored, as under nohup, stays so. Python has signal
-    handlers in its main thread only: in another thread, nothing is changed.
+    With several processes, the first one exits at once, too. Signals that are ignored, as under nohup, stay ignored.
+    Python allows signal handlers in the main thread only; in another thread this does nothing.
     """
-    handler, before = _Handler(), {}
+    handler = _Handler()
+    previous = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in STOPS}
-        before = {number: was for number, was in before.items() if was not in (signal.SIG_IGN, None)}
+        for number in STOPS:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                previous[number] = signal.getsignal(number)
     try:
-        for number in before:
+        for number in previous:
             signal.signal(number, handler)
         yield
     finally:
-        for number, was in before.items():
-            signal.signal(number, was)
+        for number, action in previous.items():
+            signal.signal(number, action)
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Callable[[], int | None]]:
-    """Within it, the first signal is noted instead of raised; yields what returns it, or None as long as none came.
+    """A context in which the first signal is recorded, not raised; yields a function that returns it, or None.
 
-    Raises Stopped at its end, if a signal came and nobody has acted on it. Outside of `handled` it changes nothing.
+    Raises Stopped at its end if a signal has come. Outside of `handled` it does nothing.
     """
-    handlers = [found for number in STOPS if isinstance(found := signal.getsignal(number), _Handler)]
+    handlers = [handler for handler in map(signal.getsignal, STOPS) if isinstance(handler, _Handler)]
     if not handlers or threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
     handler = handlers[0]
     handler.deferring = True
     try:
-        yield lambda: handler.noted
+        yield lambda: handler.signum
     finally:
         handler.deferring = False
-    if handler.noted:
-        raise Stopped(handler.noted)
+    if handler.signum:
+        raise Stopped(handler.signum)

@@ -1,4 +1,4 @@
-"""The files of predictions that GLUE's server takes."""
+"""Submission files for GLUE's server."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ HEADER = "index\tprediction"
 
 
 def write_submission(path: Path, task: Task, predictions: np.ndarray) -> None:
-    """GLUE's file of predictions for the test set: index and label as the task's files write it, or a clipped score.
+    """Write the predictions for a test set, atomically: index and label, or score clipped to 0 to 5, on each line.
 
     Args:
-        path: the file; complete or not at all.
+        path: the file to write.
         task: a value of TASKS.
         predictions: (N,), class ids or scores, in file order.
     """

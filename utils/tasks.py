@@ -1,4 +1,4 @@
-"""The table of tasks: labels, metric, files and sizes of GLUE's.
+"""The table of GLUE's tasks: labels, metric, files, and sizes of training.
 
 task = TASKS["rte"]
 path = split_path("rte", "datasets", "dev")  # datasets/rte/dev.tsv
@@ -12,7 +12,7 @@ from utils.errors import InputError
 
 
 class Sizes(NamedTuple):
-    """How large a training is; the fields are the names of the flags whose defaults they are."""
+    """Task-specific defaults of the training flags of the same names."""
 
     per_device_train_batch_size: int = 16  # examples
     learning_rate: float = 3e-5  # peak
@@ -20,18 +20,18 @@ class Sizes(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A GLUE task: its labels, its metric, what its files hold, and how it is trained."""
+    """A GLUE task: labels, metric, layout of its files, sizes of training."""
 
     title: str  # GLUE's name, also the name of the submission file
     labels: tuple[str, ...]  # names in the order of the class ids; () is regression
-    metric: str  # what selects the best checkpoint
-    text: tuple[str, ...]  # columns of the sentence, or of the first and the second
-    values: tuple[str, ...] = ()  # the labels as the files write them, if not by name
-    folder: str = ""  # of its files, if not by its own name
-    suffix: str = ""  # of dev and test files
-    header: bool = True  # in train and dev; test always has one
+    metric: str  # key of utils.metrics.METRICS; its first number selects the best weights
+    text: tuple[str, ...]  # names of the columns with the sentence, or both sentences
+    values: tuple[str, ...] = ()  # the labels as the files write them, if not as in `labels`
+    folder: str = ""  # folder of its files, if not the task's name
+    suffix: str = ""  # in the names of dev and test files
+    header: bool = True  # whether train and dev have one; test always does
     skip_short: bool = False  # the official files hold rows broken in two, which the official counts leave out
-    rows: tuple[int, ...] = ()  # of GLUE's train, dev and test files, as their authors count them
+    rows: tuple[int, ...] = ()  # official number of rows of train, dev and test
     sizes: Sizes = Sizes()  # the paper's for RTE
 
     @property
@@ -41,24 +41,30 @@ class Task(NamedTuple):
 
     @property
     def zip_folder(self) -> str:
-        """The folder that GLUE's zip unpacks to; one for both of MNLI."""
+        """The folder in GLUE's zip; one for both MNLI tasks."""
         return self.title.removesuffix("-m").removesuffix("-mm")
 
     def file_name(self, split: str) -> str:
-        """The file of "train", "dev" or "test"."""
-        return f"{split}{'' if split == 'train' else self.suffix}.tsv"
+        """File name of a split: "train", "dev" or "test"."""
+        return f"{split}.tsv" if split == "train" else f"{split}{self.suffix}.tsv"
 
 
-SCORE_RANGE = (0, 5)  # of regression's labels and predictions
+SCORE_RANGE = (0, 5)  # of labels and predictions of regression
 
-
-ENTAILMENT, NLI = ("not_entailment", "entailment"), ("contradiction", "neutral", "entailment")
-EQUIVALENT, DUPLICATE = ("not_equivalent", "equivalent"), ("not_duplicate", "duplicate")
-ACCEPTABLE, SENTIMENT = ("unacceptable", "acceptable"), ("negative", "positive")
+# labels in the order of the class ids
+ENTAILMENT = ("not_entailment", "entailment")
+NLI = ("contradiction", "neutral", "entailment")
+EQUIVALENT = ("not_equivalent", "equivalent")
+DUPLICATE = ("not_duplicate", "duplicate")
+ACCEPTABLE = ("unacceptable", "acceptable")
+SENTIMENT = ("negative", "positive")
 BINARY = ("0", "1")
+# columns of text
 PAIR = ("sentence1", "sentence2")
 QUESTIONS = ("question1", "question2")
-MEDIUM, LARGE = Sizes(32, num_train_epochs=5), Sizes(32, num_train_epochs=3)
+# sizes of training
+MEDIUM = Sizes(32, num_train_epochs=5)
+LARGE = Sizes(32, num_train_epochs=3)
 TASKS = {
     "rte": Task("RTE", ENTAILMENT, "acc", PAIR, rows=(2490, 277, 3000)),
     "mrpc": Task("MRPC", EQUIVALENT, "acc_and_f1", PAIR, BINARY, rows=(3668, 408, 1725)),
@@ -75,7 +81,7 @@ TASKS = {
     "cola": Task("CoLA", ACCEPTABLE, "matthews_corrcoef", ("sentence",), BINARY, header=False, rows=(8551, 1043, 1063)),
     "wnli": Task("WNLI", ENTAILMENT, "acc", PAIR, BINARY, rows=(635, 71, 146)),
 }
-SYNONYMS = {  # how files call a column -> what Task.text calls it, or "label"
+SYNONYMS = {  # names of columns in files -> their name in Task.text, or "label"
     "#1 String": "sentence1",
     "#2 String": "sentence2",
     "Quality": "label",
@@ -91,7 +97,7 @@ MNLI_COLUMNS = f"index, promptID, pairID, genre, {PARSES}, sentence1, sentence2"
 ANNOTATORS = "label1, label2, label3, label4, label5"
 MNLI_HEADERS = (f"{MNLI_COLUMNS}, label1, gold_label", f"{MNLI_COLUMNS}, {ANNOTATORS}, gold_label", MNLI_COLUMNS)
 SPLITS = ("train", "dev", "test")
-HEADERS = {  # of GLUE's own files of these splits; CoLA's train and dev have these columns, but no header
+HEADERS = {  # columns of the official train, dev and test files; CoLA's train and dev have no header line
     "rte": (f"{RTE_COLUMNS}, label", f"{RTE_COLUMNS}, label", RTE_COLUMNS),
     "mrpc": (f"Quality, {MRPC_COLUMNS}", f"Quality, {MRPC_COLUMNS}", f"index, {MRPC_COLUMNS}"),
     "stsb": (f"{STSB_COLUMNS}, score", f"{STSB_COLUMNS}, score", STSB_COLUMNS),
@@ -106,27 +112,27 @@ HEADERS = {  # of GLUE's own files of these splits; CoLA's train and dev have th
 
 
 def task_folder(task_name: str, data_dir: str) -> Path:
-    """The task's folder of TSV files, or the one that GLUE's zip unpacks to; mnlimm falls back on mnli's.
+    """The folder of a task's TSV files, under the task's name or that of GLUE's zip; mnlimm may share mnli's.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such folder.
     """
     task = TASKS[task_name]
     names = (task_name, task.folder or task_name, task.zip_folder)
-    folder = next((Path(data_dir, name) for name in names if Path(data_dir, name).is_dir()), None)
-    if folder is None:
-        raise InputError(
-            f"{Path(data_dir, task_name)}: no such folder, expected the task's TSV files "
-            f"(bash scripts/download_glue.sh {task_name}, or --data_dir)"
-        )
-    return folder
+    for name in names:
+        if Path(data_dir, name).is_dir():
+            return Path(data_dir, name)
+    raise InputError(
+        f"{Path(data_dir, task_name)}: no such folder, expected the task's TSV files "
+        f"(bash scripts/download_glue.sh {task_name}, or --data_dir)"
+    )
 
 
 def split_path(task_name: str, data_dir: str, split: str) -> Path:
-    """The file of "train", "dev" or "test".
+    """Path of a split's file; `split` is "train", "dev" or "test".
 
     Raises:
-        InputError: folder or file is missing.
+        InputError: the folder or the file is missing.
     """
     folder = task_folder(task_name, data_dir)
     path = folder / TASKS[task_name].file_name(split)

@@ -1,4 +1,7 @@
-"""One training loop for all stages, the loss passed in.
+"""The training loop of all stages; the loss is an argument.
+
+The order of examples and the dropout depend on the recipe's seed alone, not on what ran before in the process; training
+that is resumed from a saved state ends with the same weights as without the stop.
 
 result = fit(student, train, task_loss, recipe, eval_fn=lambda: evaluate(student, dev, "acc"), selection_metric="acc")
 """
@@ -30,53 +33,56 @@ logger = logging.getLogger("stark")
 
 
 class Result(NamedTuple):
-    """What a training run came to."""
+    """Result of a training run."""
 
-    dev: Metrics  # of the weights kept
+    dev: Metrics  # of the best weights
     best_update: int
     updates: int
-    train_seconds: float  # with the evaluations
-    history: list[dict]  # one entry per evaluation
-    diverged: str | None  # where and how, if the loss ended being a number
+    train_seconds: float  # evaluations included
+    history: list[dict]  # update, epoch, mean loss and dev metrics of each evaluation
+    diverged: str | None  # the reason, if training ended at a loss or a logit that is not finite
 
 
 class Schedule(NamedTuple):
-    """When things happen in a training run, in updates."""
+    """Length of a training run and of its parts, in updates."""
 
     updates_per_epoch: int
     total: int
-    patience: float  # without a better metric, before training stops; infinite if it never does
-    interval: int  # between evaluations
+    patience: float  # updates without a better metric before training stops; infinite without early stopping
+    interval: int  # updates between evaluations
 
     @classmethod
     def of(cls, recipe: Recipe, rows: int) -> "Schedule":
-        """The schedule of training on so many examples."""
+        """The schedule of training on this number of rows."""
         updates_per_epoch = math.ceil(rows / _examples_per_update(recipe))
-        total = recipe.num_train_epochs * updates_per_epoch
-        patience = recipe.num_patience_epochs * updates_per_epoch or math.inf
-        return cls(updates_per_epoch, total, patience, recipe.log_interval or max(10, updates_per_epoch // 10))
+        return cls(
+            updates_per_epoch=updates_per_epoch,
+            total=recipe.num_train_epochs * updates_per_epoch,
+            patience=recipe.num_patience_epochs * updates_per_epoch or math.inf,
+            interval=recipe.log_interval or max(10, updates_per_epoch // 10),
+        )
 
 
 @dataclass
 class Progress:
-    """How far a training run has come."""
+    """State of a training run: updates made, losses, evaluations and best weights so far."""
 
-    losses: Tensor  # of the updates since the last evaluation, on the device, so that no update waits for it
-    update: int = 0
-    best: Metrics = field(default_factory=dict)
+    losses: Tensor  # of the updates since the last evaluation; on the device, so that no update waits for it
+    update: int = 0  # updates made
+    best: Metrics = field(default_factory=dict)  # dev metrics of the best weights
     best_update: int = 0
     best_weights: dict[str, Tensor] | None = None
-    history: list[dict] = field(default_factory=list)
-    seconds: float = 0.0
-    diverged: str | None = None
+    history: list[dict] = field(default_factory=list)  # one entry per evaluation
+    seconds: float = 0.0  # since the first update
+    diverged: str | None = None  # reason for which training ended early
 
     @classmethod
     def begun(cls, schedule: Schedule, device: torch.device) -> "Progress":
-        """That of a run without any update."""
+        """The state before the first update."""
         return cls(torch.zeros(min(schedule.interval, schedule.total), device=device))
 
     def add(self, loss: Tensor, seconds: float) -> None:
-        """Count one more update, so many seconds after the first began."""
+        """Record the loss of one more update, `seconds` after the start of training."""
         self.losses[self.update % len(self.losses)] = loss
         self.update += 1
         self.seconds = seconds
@@ -84,10 +90,12 @@ class Progress:
     def evaluate_and_keep_best(
         self, model: nn.Module, eval_fn: Callable[[], Metrics], metric: str, schedule: Schedule
     ) -> None:
-        """Evaluate, and keep the weights if they are the best so far.
+        """Evaluate the model and copy its weights if they are the best so far.
+
+        A loss or logit that is not finite ends the training, with the best weights before it.
 
         Raises:
-            FloatingPointError: a loss or a logit is not a number, and there are no better weights to go back to.
+            FloatingPointError: that happens at the first evaluation, where there are no earlier weights.
         """
         try:
             loss = self._mean_loss()
@@ -98,6 +106,8 @@ class Progress:
             self.diverged = str(error)
             logger.error("stopped, keeping the weights of update %d: %s", self.best_update, error)
             return
+
+        # an entry of the history, and a copy of the weights if there are none better
         self.losses.zero_()
         epoch = round(self.update / schedule.updates_per_epoch, 3)
         self.history.append({"update": self.update, "epoch": epoch, "loss": loss, **metrics})
@@ -107,33 +117,45 @@ class Progress:
             self.best_weights = copy.deepcopy(model.state_dict())
 
     def is_over(self, patience: float) -> bool:
-        """Whether training ends early: it has diverged, or the evaluation just made ends `patience` updates in vain."""
+        """Whether training ends early: it diverged, or was just evaluated without a better metric for `patience`."""
+        if self.diverged:
+            return True
         evaluated = bool(self.history) and self.history[-1]["update"] == self.update
-        return bool(self.diverged) or (evaluated and self.update - self.best_update >= patience)
+        return evaluated and self.update - self.best_update >= patience
 
     def _mean_loss(self) -> float:
-        """Over the updates since the last evaluation, of all processes' shares."""
-        before = self.history[-1]["update"] if self.history else 0
-        losses = processes.all_reduce_sum(self.losses)[: self.update - before].tolist()
-        for update, loss in enumerate(losses, start=before + 1):
+        """Mean loss over the updates since the last evaluation, summed over the processes' shares.
+
+        Raises:
+            FloatingPointError: a loss is not finite.
+        """
+        evaluated = self.history[-1]["update"] if self.history else 0
+        losses = processes.all_reduce_sum(self.losses)[: self.update - evaluated].tolist()
+        for update, loss in enumerate(losses, start=evaluated + 1):
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the loss of update {update} is {loss}; try a lower --learning_rate")
         return math.fsum(losses) / len(losses)
 
     def result(self, seconds: float) -> Result:
-        """What all this came to, in so many seconds."""
-        same = {name: value for name, value in vars(self).items() if name in Result._fields}
-        return Result(self.best, updates=self.update, train_seconds=seconds, **same)
+        """The result of a training that took so many seconds."""
+        return Result(
+            dev=self.best,
+            best_update=self.best_update,
+            updates=self.update,
+            train_seconds=seconds,
+            history=self.history,
+            diverged=self.diverged,
+        )
 
     def state(self) -> dict[str, Any]:
-        """For a later process of this rank."""
+        """Content for a state file; `restored` is the inverse."""
         return {**vars(self), "losses": processes.all_reduce_sum(self.losses)}
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> "Progress":
-        """From another process's state."""
+        """The state that `state` has returned in an earlier process of this rank."""
         if not processes.is_main():
-            state["losses"].zero_()  # the main process has what all had
+            state["losses"].zero_()  # they are sums over all processes, which the main one holds alone
         return cls(**state)
 
 
@@ -148,46 +170,46 @@ def fit(
     train_state: StateFile | None = None,
     log_metrics: Callable[[dict], None] | None = None,
 ) -> Result:
-    """Train, evaluate at intervals and at the end, stop early, and leave the model with its best weights.
+    """Train with evaluations at intervals and at the end, and early stopping; the model ends with its best weights.
 
     Args:
         model: called as model(*batch.inputs) -> logits (B, C).
         examples: the training set, on the model's device.
         loss_fn: (logits, batch) -> (B,).
-        recipe: how to train.
-        eval_fn: the model's dev metrics.
-        selection_metric: the one of them that decides which weights are best.
-        train_state: where the state is saved as training goes on, and loaded from if it is there.
-        log_metrics: takes each evaluation, an entry of the result's history.
-
-    The order of examples and the dropout depend on recipe.seed alone, not on what ran before; training that goes on
-    from a saved state ends where it would have ended without a stop.
+        eval_fn: returns the model's dev metrics.
+        selection_metric: the metric by which the best weights are selected.
+        train_state: file to save the state in, and to resume from if it exists; None saves nothing.
+        log_metrics: called with each evaluation, an entry of Result.history.
 
     Raises:
-        FloatingPointError: the loss was not a number before the first evaluation; later, the result says so.
+        FloatingPointError: the loss was not finite before the first evaluation; later, Result.diverged holds it.
         Stopped: a signal came; the update was finished and the state saved.
     """
     set_seed(recipe.seed + processes.rank())
     schedule = Schedule.of(recipe, len(examples))
     total = schedule.total
+
+    # train only embedding rows that occur; let signals wait for the end of an update if there is a state file
     embedding_rows = seen_rows(model, examples.tokens) if recipe.exact_shortcuts else contextlib.nullcontext()
-    stops = deferred() if train_state else contextlib.nullcontext(lambda: None)  # nothing to save, nothing to wait for
-    with embedding_rows as embedding, stops as stop_signal:
+    signals = deferred() if train_state else contextlib.nullcontext(lambda: None)
+    with embedding_rows as embedding, signals as stop_signal:
         updater = Updater(model, loss_fn, recipe, total, embedding.decay if embedding else None)
         progress = _restored(train_state, model, updater) or Progress.begun(schedule, updater.device)
         start = time.perf_counter() - progress.seconds
-        left = itertools.islice(_batches(examples, recipe), progress.update, None)
-        bar = log.progress(left, total=total, desc="training", unit="update", done=progress.update)
+        remaining = _batches(examples, recipe, start=progress.update)
+        bar = log.progress(remaining, total=total, desc="training", unit="update", done=progress.update)
         for ids in bar:
             if progress.is_over(schedule.patience):
                 break
             progress.add(updater.update(examples, ids), time.perf_counter() - start)
+            # evaluate on dev, and remember the weights if they are the best
             evaluated = progress.update % schedule.interval == 0 or progress.update == total
             if evaluated:
                 progress.evaluate_and_keep_best(model, eval_fn, selection_metric, schedule)
                 bar.set_postfix({name: f"{progress.history[-1][name]:.4f}" for name in ("loss", selection_metric)})
                 if log_metrics and not progress.diverged:
                     log_metrics(progress.history[-1])
+            # save the state at intervals, and before a signal ends the process
             signum = stop_signal()
             if train_state and (signum or train_state.due(progress.update, evaluated)):
                 train_state.save(_state(progress, model, updater), updater.device)
@@ -203,11 +225,11 @@ def _examples_per_update(recipe: Recipe) -> int:
     return recipe.batch_size * recipe.num_grad_accum_steps * processes.world_size()
 
 
-def _batches(examples: Examples, recipe: Recipe) -> Iterator[Tensor]:
-    """The ids of the examples of each update, epoch after epoch; the seed alone decides their order."""
+def _batches(examples: Examples, recipe: Recipe, start: int) -> Iterator[Tensor]:
+    """Example ids (n,) of all updates from number `start` on; their order depends on the seed alone."""
     generator = torch.Generator().manual_seed(recipe.seed)
-    for _ in range(recipe.num_train_epochs):
-        yield from examples.epoch(_examples_per_update(recipe), generator)
+    epochs = (examples.epoch(_examples_per_update(recipe), generator) for _ in range(recipe.num_train_epochs))
+    return itertools.islice(itertools.chain.from_iterable(epochs), start, None)
 
 
 def _state(progress: Progress, model: nn.Module, updater: Updater) -> dict[str, Any]:
@@ -215,9 +237,9 @@ def _state(progress: Progress, model: nn.Module, updater: Updater) -> dict[str, 
 
 
 def _restored(train_state: StateFile | None, model: nn.Module, updater: Updater) -> Progress | None:
-    """Put model, updater and random states back to where they were saved."""
-    state = train_state and train_state.load(updater.device)
-    if not state:
+    """Restore model, updater and random states from the state file; None if there is nothing to resume."""
+    state = train_state.load(updater.device) if train_state else None
+    if state is None:
         return None
     model.load_state_dict(state["model"])
     updater.restore(state["step"])

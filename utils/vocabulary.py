@@ -1,4 +1,4 @@
-"""Train only the rows of the word embedding that occur in the training set. Exact, and most of the optimizer's work.
+"""Train only the rows of the word embedding that occur in the training set: exact, and most of AdamW's work is saved.
 
 with seen_rows(model, examples.tokens) as embedding:
     ...  # train; after each update: embedding.decay *= 1 - lr * weight_decay
@@ -13,20 +13,20 @@ from torch.nn import functional as F
 
 
 class SeenRows(nn.Module):
-    """A word embedding (V, D) of which only the rows seen in training, (S, D), are a parameter.
+    """A word embedding (V, D) of which only the rows that occur in training, (S, D), are a parameter.
 
-    The others never get a gradient, so that all AdamW would do to them is its weight decay, a product; `decay` keeps
-    it for all of them at once.
+    The other rows never get a gradient: all that AdamW does to them is weight decay, the same factor for each, whose
+    product over all updates is the scalar `decay`.
     """
 
     def __init__(self, embedding: nn.Embedding, tokens: Tensor):
         super().__init__()
         weight = embedding.weight.detach()
         padding = [] if embedding.padding_idx is None else [embedding.padding_idx]
-        self.seen = torch.unique(torch.cat([tokens, tokens.new_tensor(padding)])).long()
-        self.weight = nn.Parameter(weight[self.seen])
-        self.whole = weight
-        self.rows = torch.full((len(weight),), -1, device=weight.device)
+        self.seen = torch.unique(torch.cat([tokens, tokens.new_tensor(padding)])).long()  # (S,)
+        self.weight = nn.Parameter(weight[self.seen])  # (S, D)
+        self.initial = weight  # (V, D)
+        self.rows = torch.full((len(weight),), -1, device=weight.device)  # (V,), row in self.weight, -1 if unseen
         self.rows[self.seen] = torch.arange(len(self.seen), device=weight.device)
         self.padding_row = int(self.rows[embedding.padding_idx]) if padding else None
         self.register_buffer("decay", torch.ones((), device=weight.device))
@@ -34,24 +34,24 @@ class SeenRows(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:  # (B, T) -> (B, T, D)
         rows = self.rows[input_ids]
         hidden = F.embedding(rows.clamp(min=0), self.weight, self.padding_row)
-        if self.training:  # on training examples, all of them seen
+        if self.training:  # every token is one of the training set
             return hidden
-        return torch.where((rows < 0)[..., None], F.embedding(input_ids, self.whole) * self.decay, hidden)
+        return torch.where((rows < 0)[..., None], F.embedding(input_ids, self.initial) * self.decay, hidden)
 
     def all_rows(self) -> Tensor:
-        """The whole embedding as it would be had all rows been trained: (V, D)."""
-        whole = self.whole * self.decay
-        whole[self.seen] = self.weight.detach()
-        return whole
+        """The embedding (V, D) that training all rows would have given."""
+        weight = self.initial * self.decay
+        weight[self.seen] = self.weight.detach()
+        return weight
 
 
 @contextlib.contextmanager
 def seen_rows(model: nn.Module, tokens: Tensor) -> Iterator[SeenRows]:
-    """Within it, the model's word embedding has only the rows of these tokens as a parameter.
+    """A context in which only the rows of these tokens are a parameter of the model's word embedding.
 
     Args:
-        model: with `embeddings.word_embeddings`, an nn.Embedding.
-        tokens: ids of all tokens of the training set.
+        model: has embeddings.word_embeddings, an nn.Embedding.
+        tokens: ids of all tokens of the training set (n,).
     """
     embedding = model.embeddings.word_embeddings
     seen = SeenRows(embedding, tokens)
