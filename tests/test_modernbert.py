@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import WORDS, refused, write_vocabulary
+from conftest import refused, write_task, write_vocabulary
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, ModernBertConfig, ModernBertModel
 from transformers import ModernBertForSequenceClassification as Library
@@ -27,7 +27,7 @@ from utils.batches import Batch
 from utils.recipe import Recipe
 from utils.updater import Updater
 
-LABELS = ("negative", "positive")
+LABELS = ("not_entailment", "entailment")
 BIASES = dict.fromkeys(("attention_bias", "mlp_bias", "norm_bias", "classifier_bias"), True)
 SMALL = {
     "vocab_size": 45,
@@ -416,22 +416,14 @@ def test_new_weights_are_drawn_as_the_library_draws_them():
         assert weight.abs().max().item() == pytest.approx(renamed[name].abs().max().item(), rel=0.15), name
 
 
-def write_sst2(folder: Path) -> None:
-    """A learnable task of single sentences: the label is whether one of two words stands first."""
-    folder.mkdir(parents=True)
-    rows = [(f"{WORDS[n % 2]} {' '.join(WORDS[(n * k) % 40] for k in range(2, 4 + n % 14))}", n % 2) for n in range(48)]
-    for split in ("train", "dev"):
-        (folder / f"{split}.tsv").write_text("".join(["sentence\tlabel\n", *(f"{text}\t{n}\n" for text, n in rows)]))
-
-
 @pytest.mark.parametrize("student", [["--student_layer", "2"], ["--student_sparsity", "70"]], ids=["layers", "pruned"])
 def test_the_whole_chain(tmp_path, monkeypatch, capsys, student):
     monkeypatch.chdir(tmp_path)
-    write_sst2(Path("datasets", "sst2"))
+    write_task(Path("datasets"), "rte")
     torch.manual_seed(0)
     ModernBertModel(ModernBertConfig(**SMALL)).save_pretrained("start")
     write_vocabulary(Path("start"))
-    task = ["--task_name", "sst2", "--use_cpu"]
+    task = ["--task_name", "rte", "--use_cpu"]
     quick = [*task, "--max_length", "40", "--num_train_epochs", "2", "--learning_rate", "1e-3", "--log_interval", "3"]
     run_finetuning.main([*quick, "--model_path", "start", "--do_train"])
     run_pruning.main([*task, "--max_length", "40"])
