@@ -1,4 +1,4 @@
-"""A linear layer that is fast on a CPU, where torch's own products leave half of some processors unused. Exact."""
+"""A linear layer whose float32 products are faster on some CPUs than torch's own, and equal to rounding."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ AVAILABLE = (
 class Linear(nn.Linear):
     """Linear layer whose float32 products are oneDNN's on the CPU: MKL, which torch asks, is half as fast on AMD's."""
 
-    exact_shortcuts = True  # whether to compute it ourselves; else torch does
+    exact_shortcuts = True  # False: torch's own product
 
     def forward(self, hidden: Tensor) -> Tensor:  # (..., D) -> (..., E)
         on_cpu = hidden.device.type == "cpu" and hidden.dtype == self.weight.dtype == torch.float32
@@ -34,7 +34,7 @@ def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """hidden @ weight^T + bias and its gradients; torch has none for this product."""
+    """hidden @ weight^T + bias with its gradients, since torch has no backward pass for oneDNN's product."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -46,14 +46,14 @@ class _Product(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients (..., D), (E, D), (E,), as far as they are asked for."""
+        """Gradients (..., D), (E, D), (E,); None for those that are not needed."""
         rows, weight = ctx.saved_tensors
         of_hidden = of_weight = of_bias = None
         grad_rows = grad.reshape(-1, grad.shape[-1]).contiguous()  # (N, E)
         if ctx.needs_input_grad[0]:
             of_hidden = _product(grad_rows, weight.t()).view(*grad.shape[:-1], -1)
         if ctx.needs_input_grad[1]:
-            # the left one of two transposed views is copied: let it be the smaller
+            # of two transposed views the product copies the left one, so the smaller goes left
             wide = grad_rows.shape[1] > rows.shape[1]
             of_weight = _product(rows.t(), grad_rows.t()).t() if wide else _product(grad_rows.t(), rows.t())
         if ctx.needs_input_grad[2]:
@@ -64,6 +64,6 @@ class _Product(torch.autograd.Function):
 def select(linear: nn.Linear, index: Tensor, dim: int) -> None:
     """Keep these outputs (dim 0) or inputs (dim 1) of a linear layer, in this order. In place."""
     linear.weight = nn.Parameter(linear.weight.detach().index_select(dim, index))
-    if dim == 0 and linear.bias is not None:  # which belongs to the outputs
+    if dim == 0 and linear.bias is not None:  # a bias has a number per output
         linear.bias = nn.Parameter(linear.bias.detach()[index])
     linear.out_features, linear.in_features = linear.weight.shape

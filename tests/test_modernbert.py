@@ -302,7 +302,7 @@ LINEAR = {"full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta":
         ({"hidden_activation": "mine"}, "hidden_activation 'mine' of config.json: unknown"),
         ({"norm_eps": "small"}, "norm_eps 'small' of config.json: expected a number of at least 0"),
         ({"local_attention": 8.5}, "local_attention 8.5 of config.json: expected an integer of at least 0"),
-        ({"num_attention_heads": 32}, "heads of 1 numbers, which RoPE turns in pairs"),
+        ({"num_attention_heads": 32}, "heads of 1 numbers, expected an even number for RoPE"),
         ({"norm_bias": False}, "9 encoder weights that its config.json has no place for"),
         ({"pad_token_id": None}, "pad_token_id 50283 of config.json: expected less than vocab_size 45"),
     ],
