@@ -49,12 +49,14 @@ def prune(stage, args):
     # best units first; cutting takes them from the end
     sort_units(model, expressive)
     by_sparsity = {s: stage.evaluate(cut(model, s), data.dev_report) for s in SPARSITIES}
+
+    # save the sorted model with its scores
     result = {"sparsity": by_sparsity, "task_loss_per_dev_batch": group_means(losses)}
     stage.save("ckpt", model, result=result, write=partial(save_scores, expressive=expressive))
 
 
 def finish(stage):
-    """Write what the model comes to at each sparsity, and print it."""
+    """Write the run's metrics and print those at each sparsity."""
     result = stage.results()["ckpt"]
     by_sparsity = result["sparsity"]
     rows = [(sparsity, *metrics.values()) for sparsity, metrics in by_sparsity.items()]

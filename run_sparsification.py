@@ -59,6 +59,8 @@ def sparsify(stage, args):
     # best units first; cutting takes them from the end
     sort_units(teacher, scores[args.score])
     by_sparsity = {s: stage.evaluate(cut(teacher, s), data.dev_report) for s in SPARSITIES}
+
+    # save the sorted teacher with its scores
     losses = distillation_loss(student_logits, teacher_logits, examples, args.temperature, args.alpha)
     result = {
         "student": stage.evaluate(student, data.dev_report),
@@ -69,7 +71,7 @@ def sparsify(stage, args):
 
 
 def finish(stage):
-    """Write what the teacher comes to at each sparsity, and print it."""
+    """Write the run's metrics and print those at each sparsity of the teacher."""
     result = stage.results()["ckpt"]
     by_sparsity = result["sparsity"]
     rows = [(sparsity, *metrics.values()) for sparsity, metrics in by_sparsity.items()]

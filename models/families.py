@@ -43,10 +43,8 @@ MPNET_NAMES = {
     ".attention.attn.o.": ".attention.output.dense.",
     ".attention.LayerNorm.": ".attention.output.LayerNorm.",
 }
-HEAD = {
-    "classifier.dense.": "cls.0.",
-    "classifier.out_proj.": "cls.3.",
-}  # of most families: the classifier's weights -> ours
+# the classifier's weights of most families -> ours
+HEAD = {"classifier.dense.": "cls.0.", "classifier.out_proj.": "cls.3."}
 
 
 class Family(NamedTuple):
