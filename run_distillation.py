@@ -20,7 +20,7 @@ def parse_args(argv=None):
     arguments.add_student_flags(parser)
     arguments.add_teacher_flags(parser, INTERMEDIATE_LOSSES)
     parser.add_argument("--teacher_model_path", help="fine-tuned teacher (default outputs/finetune/ft_<task>/ckpt)")
-    text = "where the student starts (default stage 2's if --student_sparsity, else stage 1's)"
+    text = "the student's initial weights (default stage 2's if --student_sparsity is given, else stage 1's)"
     parser.add_argument("--student_model_path", help=text)
     args = arguments.parse(parser, argv)
     paths.default_paths(parser, args, teacher_model_path="finetuning", student_model_path=paths.student_source(args))

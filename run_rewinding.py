@@ -28,9 +28,9 @@ def parse_args(argv=None):
     arguments.add_score_flags(parser)
     arguments.add_teacher_flags(parser, INTERMEDIATE_LOSSES)
     parser.add_argument("--teacher_model_path", help="sparse teacher (default stage 4's for this student and lam)")
-    text = "where the student starts (default stage 2's if --student_sparsity, else stage 1's)"
+    text = "the student's initial weights (default stage 2's if --student_sparsity is given, else stage 1's)"
     parser.add_argument("--student_model_path", help=text)
-    text = "percent cut from the teacher, one rewind for each (default all that its checkpoint knows)"
+    text = "percent of units cut from the teacher, a rewind for each (default all of its checkpoint's)"
     parser.add_argument("--teacher_sparsity", nargs="+", type=number(int, 0, 99), help=text)
     args = arguments.parse(parser, argv)
     paths.default_paths(

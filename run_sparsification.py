@@ -19,7 +19,7 @@ def parse_args(argv=None):
     parser = arguments.argument_parser(__doc__, "sparsification", model_types=("kd",))
     arguments.add_student_flags(parser)
     arguments.add_score_flags(parser)
-    parser.add_argument("--score_split", choices=("dev", "train"), default="dev", help="what scores")
+    parser.add_argument("--score_split", choices=("dev", "train"), default="dev", help="examples that score units")
     arguments.add_distillation_flags(parser)
     parser.add_argument("--teacher_model_path", help="fine-tuned teacher (default outputs/finetune/ft_<task>/ckpt)")
     parser.add_argument("--student_model_path", help="trial student (default stage 3's)")

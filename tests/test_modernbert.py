@@ -434,6 +434,7 @@ def test_the_whole_chain(tmp_path, monkeypatch, capsys, student):
     run_sparsification.main([*task, *student, "--max_length", "40"])
     run_rewinding.main([*quick, *student, "--do_rewind", "--teacher_sparsity", "0", "90"])
     [best] = Path("outputs", "rewind").glob("*/*/ckpt_90")
+    assert "tags: [modernbert, glue," in (best / "README.md").read_text()
     model = load_model(str(best), LABELS)
     assert isinstance(model, PrunableModernBert)
     kinds = ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]
