@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# only where torch would ask MKL; the product is the one that torch's own compiler calls, in every torch since 2.0
+# only where torch would use MKL; the operator is the one that torch's own compiler calls
 AVAILABLE = (
     torch.backends.mkl.is_available()
     and torch.backends.mkldnn.is_available()
@@ -15,7 +15,7 @@ AVAILABLE = (
 
 
 class Linear(nn.Linear):
-    """Linear layer whose float32 products are oneDNN's on the CPU: MKL, which torch asks, is half as fast on AMD's."""
+    """Linear layer whose float32 products are oneDNN's on the CPU: torch's MKL is half as fast on AMD's processors."""
 
     exact_shortcuts = True  # False: torch's own product
 
