@@ -5,7 +5,8 @@
         loss_fn(logits, batch).mean().backward()
 
 A new loss is a function of (student features, teacher features, attention mask (B, T)) -> (B,) and an entry of
-INTERMEDIATE_LOSSES, from which the scripts and the chain make the flag --<name>_weight.
+INTERMEDIATE_LOSSES, from which the scripts and the chain make the flag --<name>_weight. One that needs models of the
+same hidden size is also named in COMPARE_HIDDEN_STATES.
 B examples, T tokens, D hidden size, W = heads that are left * size of a head.
 """
 

@@ -43,10 +43,10 @@ def test_scoring_as_in_the_papers_code_gives_the_same_scores(prepared):
     _, folder = prepared
     teacher = load_model(str(folder / "teacher"), ("not_entailment", "entailment"))
     dev = load_examples("rte", str(folder / "data"), "dev", load_tokenizer(str(folder / "teacher")), 32)
-    [plain] = benchmark.padded_mask_gradients(teacher, dev, [task_loss], 32)
+    [padded] = benchmark.padded_mask_gradients(teacher, dev, [task_loss], 32)
     teacher.use_exact_shortcuts(True)
     [ours] = mask_gradients(teacher, dev.eval_batches(16, window=WINDOW), [task_loss])
-    for kind, other in zip(ours, plain, strict=True):
+    for kind, other in zip(ours, padded, strict=True):
         torch.testing.assert_close(kind, other, atol=1e-6, rtol=1e-4)
 
 

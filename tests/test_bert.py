@@ -35,10 +35,10 @@ def test_masks_of_ones_change_nothing_and_zeros_do():
     torch.manual_seed(0)
     model = PrunableBert(small_config()).eval()
     batch = random_batch(model.config)
-    plain = model(*batch)
-    assert torch.equal(model(*batch, torch.ones(3, 4), torch.ones(3, 32)), plain)
-    assert not torch.allclose(model(*batch, torch.zeros(3, 4), torch.ones(3, 32)), plain, atol=1e-3)
-    assert not torch.allclose(model(*batch, torch.ones(3, 4), torch.zeros(3, 32)), plain, atol=1e-3)
+    unmasked = model(*batch)
+    assert torch.equal(model(*batch, torch.ones(3, 4), torch.ones(3, 32)), unmasked)
+    assert not torch.allclose(model(*batch, torch.zeros(3, 4), torch.ones(3, 32)), unmasked, atol=1e-3)
+    assert not torch.allclose(model(*batch, torch.ones(3, 4), torch.zeros(3, 32)), unmasked, atol=1e-3)
 
 
 def test_each_example_can_have_masks_of_its_own():
@@ -128,13 +128,13 @@ def test_without_dropout_training_mode_and_missing_shortcuts_change_no_logit():
     torch.testing.assert_close(model(*batch), logits, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("plain", [False, True])
-@pytest.mark.parametrize("layer", [1, 2])  # the last one answers for [CLS] alone
-def test_attention_that_is_all_dropped_is_that_of_no_head(layer, plain):
+@pytest.mark.parametrize("exact_shortcuts", [True, False])
+@pytest.mark.parametrize("layer", [1, 2])  # the last one computes [CLS] alone
+def test_attention_that_is_all_dropped_is_that_of_no_head(layer, exact_shortcuts):
     torch.manual_seed(0)
     model = PrunableBert(small_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).train()
     model.cls[2].p = 0.0
-    model.use_exact_shortcuts(not plain)
+    model.use_exact_shortcuts(exact_shortcuts)
     for linear in model.modules():  # of a new model they are 0
         if isinstance(linear, torch.nn.Linear):
             torch.nn.init.normal_(linear.bias)

@@ -268,15 +268,15 @@ def test_what_older_libraries_write_is_the_same_model(tmp_path):
 
 
 def test_a_configuration_that_says_nothing_is_as_the_library_has_it(tmp_path):
-    plain, kept = {}, ("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+    expected, kept = {}, ("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
     library_model(tmp_path)
     edit_config(tmp_path, **dict.fromkeys(json.loads((tmp_path / "config.json").read_text())))
     edit_config(tmp_path, model_type="modernbert", pad_token_id=0, **{name: SMALL[name] for name in kept})
     ours = load_model(str(tmp_path)).config
     theirs = ModernBertConfig(**{name: SMALL[name] for name in kept}, **dict.fromkeys(["pad_token_id"], 0))
     for name, value in vars(ours).items():
-        plain[name] = getattr(theirs, name, value)
-    assert vars(ours) == plain
+        expected[name] = getattr(theirs, name, value)
+    assert vars(ours) == expected
     assert ours.layer_types == ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]
     assert not {"hidden_act", "layer_norm_eps", "hidden_dropout_prob"} & set(vars(ours))
 
