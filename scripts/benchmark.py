@@ -255,7 +255,7 @@ def print_medians(args, results: dict) -> None:
 
     # the same with memory, hardware and flags
     result = {"task_name": args.task_name, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    result |= hardware(device_of(args).type) | {"cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    result |= hardware(device_of(args).type)
     result["flags"] = shared_flags(args)
     for stage, (paper, ours) in seconds.items():
         result[f"{stage}_speedup"] = round(paper / ours, 2)
