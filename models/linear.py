@@ -20,7 +20,7 @@ class Linear(nn.Linear):
         empty = hidden.numel() == 0 or self.weight.numel() == 0
         if not self.exact_shortcuts or not USES_ONEDNN or not on_cpu or mixed_or_compiled or empty:
             return super().forward(hidden)
-        return _Product.apply(hidden, self.weight, self.bias)
+        return OneDnnProduct.apply(hidden, self.weight, self.bias)
 
 
 def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:  # (N, K), (M, K), (M,) -> (N, M)
@@ -28,7 +28,7 @@ def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
 
 
-class _Product(torch.autograd.Function):
+class OneDnnProduct(torch.autograd.Function):
     """hidden @ weight^T + bias and its gradients; torch has none for this product."""
 
     @staticmethod

@@ -39,10 +39,10 @@ def bfloat16_is_slower(vendor: str, flags: frozenset[str]) -> bool:
     return vendor == "GenuineIntel" and "amx_bf16" not in flags
 
 
-# the product of oneDNN is the one that torch's own compiler calls, in every torch since 2.0; without MKL, torch has it
-USES_ONEDNN = (
+# the product is the one that torch's compiler calls, in every torch since 2.0; without MKL, torch calls oneDNN itself
+HAS_ONEDNN = (
     torch.backends.mkl.is_available()
     and torch.backends.mkldnn.is_available()
     and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    and onednn_is_faster(vendor_and_flags()[0], torch.backends.cpu.get_cpu_capability())
 )
+USES_ONEDNN = HAS_ONEDNN and onednn_is_faster(vendor_and_flags()[0], torch.backends.cpu.get_cpu_capability())
