@@ -6,16 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# only where torch would use MKL; the operator is the one that torch's own compiler calls
-AVAILABLE = (
-    torch.backends.mkl.is_available()
-    and torch.backends.mkldnn.is_available()
-    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-)
+from models.processor import USES_ONEDNN
 
 
 class Linear(nn.Linear):
-    """Linear layer whose float32 products are oneDNN's on the CPU: torch's MKL is half as fast on AMD's processors."""
+    """Linear layer whose float32 products on the CPU are oneDNN's where models.processor says that they are faster."""
 
     exact_shortcuts = True  # False: torch's own product
 
@@ -23,9 +18,9 @@ class Linear(nn.Linear):
         on_cpu = hidden.device.type == "cpu" and hidden.dtype == self.weight.dtype == torch.float32
         mixed_or_compiled = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
         empty = hidden.numel() == 0 or self.weight.numel() == 0
-        if not self.exact_shortcuts or not AVAILABLE or not on_cpu or mixed_or_compiled or empty:
+        if not self.exact_shortcuts or not USES_ONEDNN or not on_cpu or mixed_or_compiled or empty:
             return super().forward(hidden)
-        return _Product.apply(hidden, self.weight, self.bias)
+        return OneDnnProduct.apply(hidden, self.weight, self.bias)
 
 
 def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:  # (N, K), (M, K), (M,) -> (N, M)
@@ -33,7 +28,7 @@ def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
 
 
-class _Product(torch.autograd.Function):
+class OneDnnProduct(torch.autograd.Function):
     """hidden @ weight^T + bias with its gradients, since torch has no backward pass for oneDNN's product."""
 
     @staticmethod
