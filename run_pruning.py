@@ -5,8 +5,6 @@
 Writes outputs/prune/ft_<task>/ckpt, which run_distillation.py cuts at --student_sparsity.
 """
 
-from functools import partial
-
 from models.losses import task_loss
 from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import check_uncut, group_means, normalise, save_scores
@@ -52,7 +50,7 @@ def prune(stage, args):
 
     # save the sorted model with its scores
     result = {"sparsity": by_sparsity, "task_loss_per_dev_batch": group_means(losses)}
-    stage.save("ckpt", model, result=result, write=partial(save_scores, expressive=expressive))
+    stage.save("ckpt", model, result=result, write=lambda folder: save_scores(folder, expressive=expressive))
 
 
 def finish(stage):

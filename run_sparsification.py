@@ -6,8 +6,6 @@ Writes outputs/stark/{layer_dropped,parameter_pruned}/kd_<student>_<task>_<lam>/
 sparsity, as run_rewinding.py does.
 """
 
-from functools import partial
-
 from models.losses import distillation_loss, task_loss, teacher_loss
 from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import all_scores, check_uncut, group_means, normalise, save_scores
@@ -67,7 +65,7 @@ def sparsify(stage, args):
         "sparsity": by_sparsity,
         f"distillation_loss_per_{args.score_split}_batch": group_means(losses),
     }
-    stage.save("ckpt", teacher, result=result, write=partial(save_scores, **scores))
+    stage.save("ckpt", teacher, result=result, write=lambda folder: save_scores(folder, **scores))
 
 
 def finish(stage):

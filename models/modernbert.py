@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from models.dropout import Dropout
 from models.encoder import Config, PrunableEncoder, activation
 from models.linear import Linear, select
-from models.rotary import SLIDING, View, layer_types, rope_parameters, view_of
+from models.rotary import SLIDING, AttentionInputs, attention_inputs, layer_types, rope_parameters
 from models.units import CheckpointError, kept_units, sparsity_of
 
 POOLINGS = ("cls", "mean")  # the classifier's input: the first token's state, or the mean of all tokens'
@@ -59,30 +59,29 @@ class SelfAttention(nn.Module):
         self.Wo = Linear(heads * self.head_dim, config.hidden_size, bias=config.attention_bias)
         self.dropout = Dropout(config.attention_dropout)
 
-    def forward(self, hidden: Tensor, view: View, head_mask: Tensor | None, cls_only: bool) -> Tensor:
+    def forward(self, hidden: Tensor, inputs: AttentionInputs, head_mask: Tensor | None, cls_only: bool) -> Tensor:
         """(B, T, D) -> (B, T, D), or (B, 1, D) for [CLS] only."""
         if self.heads == 0:  # all heads cut: the output projection sees nothing and adds its bias, if it has one
             context = hidden.new_zeros(hidden.shape[0], 1 if cls_only else hidden.shape[1], 0, self.head_dim)
         else:
-            context = (self._attend_cls if cls_only else self._attend_all)(hidden, view)  # (B, T, H, head_dim)
+            context = (self._attend_cls if cls_only else self._attend_all)(hidden, inputs)  # (B, T, H, head_dim)
         if head_mask is not None:
             context = context * head_mask[..., None, : self.heads, None]
         return self.dropout(self.Wo(context.flatten(2)))
 
-    def _attend_all(self, hidden: Tensor, view: View) -> Tensor:  # -> (B, T, H, head_dim)
+    def _attend_all(self, hidden: Tensor, inputs: AttentionInputs) -> Tensor:  # -> (B, T, H, head_dim)
         split = self.Wqkv(hidden).unflatten(-1, (3, self.heads, self.head_dim))  # (B, T, 3, H, head_dim)
-        query, key = view.rotate(split[:, :, :2]).transpose(1, 3).unbind(2)  # (B, H, T, head_dim)
+        query, key = inputs.rotate(split[:, :, :2]).transpose(1, 3).unbind(2)  # (B, H, T, head_dim)
         value = split[:, :, 2].transpose(1, 2)  # (B, H, T, head_dim)
         if not self.exact_shortcuts or (self.training and hidden.device.type == "cpu"):
-            scores = (query / self.head_dim**0.5) @ key.transpose(2, 3)  # (B, H, T, T)
-            scores = scores + view.attention_bias
+            scores = (query / self.head_dim**0.5) @ key.transpose(2, 3) + inputs.attention_bias  # (B, H, T, T)
             return (self.dropout(scores.softmax(-1)) @ value).transpose(1, 2)
         dropout = self.dropout.p if self.training else 0.0
-        bias = view.attention_bias.to(query.dtype)
+        bias = inputs.attention_bias.to(query.dtype)
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
         return context.transpose(1, 2)
 
-    def _attend_cls(self, hidden: Tensor, view: View) -> Tensor:  # -> (B, 1, H, head_dim)
+    def _attend_cls(self, hidden: Tensor, inputs: AttentionInputs) -> Tensor:  # -> (B, 1, H, head_dim)
         """The same for the query of [CLS] alone, whose position, 0, rotates nothing.
 
         Keys are those of the tokens that it attends to; the tokens' weighted sum is projected to one value.
@@ -94,10 +93,10 @@ class SelfAttention(nn.Module):
         biases = [None] * 3 if self.Wqkv.bias is None else self.Wqkv.bias.unflatten(0, split).flatten(1).unbind()
         query = F.linear(hidden[:, 0], of_query.flatten(0, 1), biases[0]).unflatten(-1, split[1:])  # (B, H, head_dim)
         key = F.linear(hidden, of_key.flatten(0, 1), biases[1]).unflatten(-1, split[1:])
-        key = view.rotate(key)  # (B, T, H, head_dim)
+        key = inputs.rotate(key)  # (B, T, H, head_dim)
         scores = torch.einsum("bhs,bths->bht", query, key) / self.head_dim**0.5  # (B, H, T)
         # the tokens' weighted sum, then its value; weights do not sum to 1 after dropout, so neither do biases
-        attention = self.dropout((scores + view.attention_bias[:, :, 0, : hidden.shape[1]]).softmax(-1))
+        attention = self.dropout((scores + inputs.attention_bias[:, :, 0, : hidden.shape[1]]).softmax(-1))
         context = torch.einsum("bhd,hsd->bhs", attention @ hidden, of_value)  # (B, H, head_dim)
         if biases[2] is not None:
             context = context + attention.sum(-1, keepdim=True) * biases[2].unflatten(0, split[1:])
@@ -148,13 +147,13 @@ class Layer(nn.Module):
     def forward(
         self,
         hidden: Tensor,
-        view: View,
+        inputs: AttentionInputs,
         head_mask: Tensor | None = None,
         neuron_mask: Tensor | None = None,
         cls_only: bool = False,
     ) -> Tensor:
         """(B, T, D) -> (B, T, D), or (B, 1, D) for [CLS] only."""
-        context = self.attn(self.attn_LayerNorm(hidden), view, head_mask, cls_only)
+        context = self.attn(self.attn_LayerNorm(hidden), inputs, head_mask, cls_only)
         hidden = (hidden[:, :1] if cls_only else hidden) + context
         return hidden + self.mlp(self.mlp_LayerNorm(hidden), neuron_mask)
 
@@ -252,13 +251,12 @@ class PrunableModernBert(PrunableEncoder):
 
     def draw(self, part: nn.Linear | nn.Embedding) -> None:
         """Draw a part's weight as Hugging Face's class does: with a smaller deviation before the residual stream."""
-        config = self.config
-        std = config.initializer_range
+        std = self.config.initializer_range
         if any(part is out for layer in self.layers for out in (layer.attn.Wo, layer.mlp.Wo)) or part is self.cls.dense:
-            std /= math.sqrt(2 * config.num_hidden_layers)
+            std /= math.sqrt(2 * self.config.num_hidden_layers)
         if part is self.cls.classifier:
-            std = config.hidden_size**-0.5
-        cutoff = config.initializer_cutoff_factor
+            std = self.config.hidden_size**-0.5
+        cutoff = self.config.initializer_cutoff_factor
         with torch.no_grad():
             nn.init.trunc_normal_(part.weight, a=-cutoff, b=cutoff).mul_(std)
 
@@ -276,14 +274,14 @@ class PrunableModernBert(PrunableEncoder):
         head_mask (L, H) and neuron_mask (L, F) multiply the outputs of heads and neurons: 1 keeps, 0 removes. With a
         leading batch dimension, (B, L, H) and (B, L, F), each example has masks of its own.
         """
+        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         hidden = self.embeddings(input_ids)  # (B, T, D)
         # masks and rotations, the same for all layers of a kind
-        views = {}
-        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        shared = {}
         for layer in self.layers:
-            if layer.kind not in views:
+            if layer.kind not in shared:
                 theta = self.config.rope_parameters[layer.kind]["rope_theta"]
-                views[layer.kind] = view_of(attention_mask, layer.attn.window, theta, layer.attn.head_dim)
+                shared[layer.kind] = attention_inputs(attention_mask, layer.attn.window, theta, layer.attn.head_dim)
         # a mask per layer, split by one unbind so that one stack assembles the gradient
         no_masks = [None] * len(self.layers)
         head_masks, neuron_masks = (no_masks if m is None else m.unbind(-2) for m in (head_mask, neuron_mask))
@@ -291,7 +289,7 @@ class PrunableModernBert(PrunableEncoder):
             # if only [CLS] feeds the classifier, the last layer computes that one token
             is_last = index == len(self.layers) - 1 and self.config.classifier_pooling == "cls"
             cls_only = is_last and layer.attn.exact_shortcuts and not self.every_token
-            hidden = layer(hidden, views[layer.kind], head_masks[index], neuron_masks[index], cls_only)
+            hidden = layer(hidden, shared[layer.kind], head_masks[index], neuron_masks[index], cls_only)
         hidden = self.bert.final_LayerNorm(hidden)
         if self.config.classifier_pooling == "cls":
             return self.cls(hidden[:, 0])

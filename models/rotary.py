@@ -1,8 +1,8 @@
 """Attention masks and rotary position embeddings (RoPE) of ModernBERT's two kinds of layers, full and sliding.
 
 config.layer_types, config.rope_parameters = layer_types(config), rope_parameters(config)
-view = view_of(attention_mask, window=64, theta=10_000.0, head_dim=64)
-query = view.rotate(query)
+inputs = attention_inputs(attention_mask, window=64, theta=10_000.0, head_dim=64)
+query = inputs.rotate(query)
 """
 
 from typing import Any, NamedTuple
@@ -58,7 +58,7 @@ def rope_parameters(config: Config) -> dict[str, dict[str, Any]]:
     return found
 
 
-class View(NamedTuple):
+class AttentionInputs(NamedTuple):
     """What all layers of one kind share: which tokens attend to which, and the rotations of queries and keys."""
 
     attention_bias: Tensor  # (B, 1, 1 or T, T), added to the scores: 0, or -inf where a query does not attend
@@ -77,8 +77,8 @@ class View(NamedTuple):
         return (vectors * cos + torch.cat([-right, left], dim=-1) * sin).to(vectors.dtype)
 
 
-def view_of(attention_mask: Tensor, window: int | None, theta: float, head_dim: int) -> View:
-    """The view of layers that attend to so many tokens on either side, None for all; attention_mask is (B, T)."""
+def attention_inputs(attention_mask: Tensor, window: int | None, theta: float, head_dim: int) -> AttentionInputs:
+    """The inputs of layers that attend to so many tokens on either side, None for all; attention_mask is (B, T)."""
     # which tokens attend to which
     position = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     visible = (attention_mask != 0)[:, None, None]  # (B, 1, 1, T)
@@ -90,4 +90,4 @@ def view_of(attention_mask: Tensor, window: int | None, theta: float, head_dim: 
     # angles of the rotations, the same for both halves of a vector
     frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, device=position.device).float() / head_dim)
     angles = (position.float()[:, None] * frequencies).repeat(1, 2)  # (T, head_dim)
-    return View(bias, angles.cos(), angles.sin())
+    return AttentionInputs(bias, angles.cos(), angles.sin())
