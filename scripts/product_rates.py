@@ -34,7 +34,7 @@ def parse_args(argv=None):
 
 
 def gflops_per_second(product: Callable[[Tensor, Tensor, Tensor], Tensor], rows: int, width: int, out: int) -> float:
-    """Of hidden (rows, width) -> (rows, out), forward and backward, as often as fits into SECONDS after one call."""
+    """The rate of a product (rows, width) -> (rows, out), forward and backward, over SECONDS after a first call."""
     hidden = torch.randn(rows, width, requires_grad=True)
     weight = torch.randn(out, width, requires_grad=True)
     bias = torch.zeros(out, requires_grad=True)

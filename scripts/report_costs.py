@@ -1,4 +1,4 @@
-"""What models of scripts/report.py cost: parameters and MACs from config.json alone, speed measured on this machine."""
+"""Costs of the models in scripts/report.py: parameters and MACs from config.json, speed measured on this machine."""
 
 import functools
 from pathlib import Path
@@ -16,14 +16,14 @@ BATCH, LENGTH, REPEATS = 8, 128, 10  # of a measurement: examples, tokens of eac
 
 
 class Costs(NamedTuple):
-    """Of one model."""
+    """Parameters and multiplications of one model."""
 
     parameters: int
     macs: int  # for an example of LENGTH tokens, whether or not the model takes so many
 
 
 def costs_of(checkpoint: Path) -> Costs | None:
-    """By the widths that its config.json gives each layer, with or without weights beside it; None without that file.
+    """The costs of a checkpoint by its config.json, with or without weights beside it; None without that file.
 
     Raises:
         InputError: no model can be made of it.
@@ -38,7 +38,7 @@ def costs_of(checkpoint: Path) -> Costs | None:
 
 
 def can_be_measured(checkpoint: Path) -> bool:
-    """Whether it has weights still, and takes rows of LENGTH tokens."""
+    """Whether a checkpoint still has its weights, and takes rows of LENGTH tokens."""
     longest = read_json(checkpoint / "config.json").get("max_position_embeddings", 0)
     return has_weights(checkpoint) and longest >= LENGTH
 

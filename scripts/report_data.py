@@ -1,4 +1,4 @@
-"""What scripts/report.py knows: every run under some folders, as rows, means over seeds, and paired comparisons."""
+"""The data of scripts/report.py: every run under some folders, as rows, means over seeds, and paired comparisons."""
 
 import argparse
 import csv
@@ -48,7 +48,7 @@ class Row:
     seed: int
     metric: str
     value: float
-    selecting: float  # --selection_metric on the rows that weights and sparsity were selected on
+    dev_select: float  # --selection_metric on the rows that weights and sparsity were selected on
     teacher_value: float | None
     selected_on: str  # "dev" or "half of dev"
     seconds: float | None
@@ -62,7 +62,7 @@ class Row:
 
     @property
     def checkpoint(self) -> Path:
-        """Where the model is, or was."""
+        """The folder of the model's checkpoint, whose weights may be gone."""
         return Path(self.folder, checkpoint_name(self.teacher_sparsity))
 
 
@@ -75,7 +75,7 @@ class Mean(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Of two methods over the same seeds."""
+    """A paired comparison of two methods over the same seeds."""
 
     difference: float  # mean
     low: float | None  # of the 95 % interval of Student's t; None of a single seed and of equal differences
@@ -140,9 +140,9 @@ def with_dense_ends(rows: list[Row]) -> list[Row]:
 
 
 def settings(found: Iterable[Checkpoint]) -> dict[str, dict[str, list]]:
-    """What these were made with: task -> setting -> all its values; and the hours they took together.
+    """The settings of these runs: task -> setting -> all its values; and the hours that they took together.
 
-    Hours are those of scoring, training and asking teachers, without loading.
+    Hours are those of scoring, training and computing teachers' logits, without loading.
     """
     tasks: dict[str, dict[str, list]] = {}
     for _, _, args, metrics in found:
@@ -184,7 +184,7 @@ def _row(folder: Path, name: str, args: dict[str, Any], metrics: dict[str, Any])
         seed=args["seed"],
         metric=metric,
         value=metrics.get("report", metrics["dev"])[metric],
-        selecting=metrics["dev"][args.get("selection_metric") or metric],
+        dev_select=metrics["dev"][args.get("selection_metric") or metric],
         teacher_value=teacher and teacher[metric],
         selected_on="half of dev" if args.get("selection_split") == "half" else "dev",
         seconds=metrics.get("train_seconds"),
@@ -225,20 +225,20 @@ def mean_over_seeds(values: Iterable[float]) -> Mean | None:
 
 
 def best_by_seed(rows: Iterable[Row]) -> dict[int, Row]:
-    """Of each seed the row with the best metric on the selecting rows; of equals the lowest sparsity."""
+    """For each seed the row with the best metric on dev_select; of several that tie, the lowest sparsity."""
     best: dict[int, Row] = {}
     for row in sorted(rows, key=lambda row: row.teacher_sparsity or 0):
-        if row.seed not in best or row.selecting > best[row.seed].selecting:
+        if row.seed not in best or row.dev_select > best[row.seed].dev_select:
             best[row.seed] = row
     return best
 
 
 def tied_seeds(rows: Iterable[Row]) -> int:
-    """In how many seeds several teacher sparsities share the best metric on the selecting rows."""
+    """In how many seeds several teacher sparsities share the best metric on dev_select."""
     rows = list(rows)
     tied = 0
     for best in best_by_seed(rows).values():
-        tied += sum(row.seed == best.seed and row.selecting == best.selecting for row in rows) > 1
+        tied += sum(row.seed == best.seed and row.dev_select == best.dev_select for row in rows) > 1
     return tied
 
 

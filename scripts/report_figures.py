@@ -68,7 +68,7 @@ def metric_label(metric: str) -> str:
 
 
 def varies(values: Iterable[float]) -> bool:
-    """Whether there is something to see."""
+    """Whether the values differ, so that there is something to see."""
     return len({round(value, 6) for value in values}) > 1
 
 
@@ -94,7 +94,7 @@ def sparsity_curves(rows: list[Row], methods: Sequence[str], title: str) -> Figu
 
 
 def sparsity_panels(rows: list[Row], methods: Sequence[str], title: str) -> Figure | None:
-    """The same, a panel for each of several methods with a band of one standard deviation and a dot for each seed."""
+    """The curve of each method in a panel of its own, with a band of one standard deviation and a dot for each seed."""
     if len(methods) < 2 or not varies(row.value for row in rows):
         return None
     lines = (len(methods) + 1) // 2

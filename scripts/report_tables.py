@@ -1,4 +1,4 @@
-"""The tables of scripts/report.py, and how they look in Markdown, LaTeX and HTML."""
+"""The tables of scripts/report.py, and their Markdown, LaTeX and HTML."""
 
 import html
 import statistics
@@ -19,7 +19,7 @@ FOLDED = 30  # lines of a table; longer ones are folded on the page
 
 
 class Table(NamedTuple):
-    """What is shown, **bold** where it stands out, and how to read it."""
+    """A table of results: cells, **bold** where they stand out, a caption and notes."""
 
     title: str
     header: tuple[str, ...]  # of several lines, the first being the name
@@ -99,7 +99,7 @@ def _score_cell(mean: str, means: list[str], found: list[data.Row]) -> str:
 
 
 def _remarks(found: list[data.Row]) -> list[str]:
-    """What speaks against a number."""
+    """Reasons to distrust a mean: constant predictions, ties, training that diverged."""
     best = list(data.best_by_seed(found).values())
     stuck, tied = sum(row.only_answer is not None for row in best), data.tied_seeds(found)
     diverged = sum(row.diverged is not None for row in found)
@@ -146,7 +146,7 @@ def _task_header(mine: list[data.Row]) -> str:
 
 
 def _how_to_read(rows: list[data.Row]) -> str:
-    """What the numbers are, and what was chosen on what."""
+    """The caption of the results: which numbers these are, and which rows the best were chosen on."""
     seeds = seeds_of(rows)
     what = "a single seed" if seeds == "1 seed" else f"mean ± sample standard deviation over {seeds}"
     text = [f"Dev metrics x 100, {what}; in bold the best of each student's, unless two tie."]
@@ -162,7 +162,7 @@ def _how_to_read(rows: list[data.Row]) -> str:
 
 
 def by_choice(found: list[data.Row]) -> dict[str, dict[int, float]]:
-    """What to take of a method's students -> seed -> 100 x its metric; the mean of all cut ones chooses nothing."""
+    """Choice of a method's students (best, mean of all cut, a sparsity) -> seed -> 100 x the metric."""
     best, mean = OVERALL
     choices = {best: {seed: 100 * row.value for seed, row in data.best_by_seed(found).items()}}
     cut = [row for row in found if row.teacher_sparsity]
@@ -212,7 +212,7 @@ def _compared_cells(compared: data.Comparison | None) -> tuple[str, ...]:
 
 
 def _how_many(overall: bool, beyond: int, intervals: int) -> str:
-    """What a table of comparisons compares, and how many of its intervals chance alone would put beside 0."""
+    """The caption of a table of comparisons, with how many intervals would leave out 0 by chance alone."""
     chosen = "Best: each seed's best sparsity, which flatters; mean of all cut: nothing is chosen. " if overall else ""
     text = f"Points of the metric x 100, students of sparse teachers less those they are held against. {chosen}"
     if not intervals:

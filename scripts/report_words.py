@@ -1,4 +1,4 @@
-"""What scripts/report.py says of its numbers: the conclusion, in one sentence, and what each figure shows."""
+"""The sentences of scripts/report.py: the conclusion, its limits, and the captions of the figures."""
 
 import statistics
 from typing import NamedTuple
@@ -40,14 +40,14 @@ def conclusion(rows: list[data.Row]) -> tuple[str, str]:
 
 
 def _verdict(rows: list[data.Row], task: str, student: str) -> Verdict | None:
-    """By the score that does best on the selecting rows; random, which is there to be compared with, is none."""
+    """By the score that does best on dev_select; random, which is there to be compared with, is none."""
     mine = [row for row in rows if (row.task, row.student) == (task, student)]
     by_method = {method: [row for row in mine if row.method == method] for method in methods_of(mine)}
     choices = {method: by_choice(found) for method, found in by_method.items()}
     random = choices.pop("random", {"best": {}})["best"]
     if not choices:
         return None
-    best = max(choices, key=lambda m: statistics.fmean(r.selecting for r in data.best_by_seed(by_method[m]).values()))
+    best = max(choices, key=lambda m: statistics.fmean(r.dev_select for r in data.best_by_seed(by_method[m]).values()))
     dense = {row.seed: 100 * row.value for row in mine if row.method == data.TRIAL}
     compared, cut = (data.compare(choices[best][choice], dense) for choice in OVERALL)
     several = len({row.student for row in rows if row.task == task and row.student}) > 1
@@ -58,7 +58,7 @@ def _verdict(rows: list[data.Row], task: str, student: str) -> Verdict | None:
 
 
 def _outcome(found: list[Verdict], seeds: int) -> str:
-    """What the numbers say as a whole, in a few words."""
+    """The conclusion of all comparisons, in a few words."""
     ahead, behind = (sum(v.best.is_beyond_noise and sign * v.best.difference > 0 for v in found) for sign in (1, -1))
     if seeds == 1:
         return "One seed cannot tell an effect from noise"
@@ -88,7 +88,7 @@ def _differences(found: list[Verdict]) -> str:
 
 
 def _limits(found: list[Verdict]) -> str:
-    """What keeps the differences from being taken for more than they are."""
+    """The limits of the conclusion: noise, choosing the best, and the differences of other teachers."""
     text = ["Noise is what a 95 % interval over seeds covers, and the best of several is ahead by being picked."]
     for what, name in (
         ("As a mean over all cut teachers, which picks nothing, students differ from the dense one's by", "cut"),

@@ -102,7 +102,7 @@ def test_a_score_that_another_student_was_not_taught_by_is_missing_there(outputs
 
 
 def test_of_two_that_tie_none_is_marked_as_the_best(outputs):
-    rows = [replace(row, value=0.61, selecting=0.61) if row.student else row for row in rows_of(outputs)]
+    rows = [replace(row, value=0.61, dev_select=0.61) if row.student else row for row in rows_of(outputs)]
     assert "**" not in tables.markdown(tables.results_table(rows, {}, ""))
 
 
@@ -173,7 +173,7 @@ def test_comparisons_are_paired_over_seeds(outputs):
 
 def test_comparisons_are_counted_and_those_beyond_noise_are_marked(outputs):
     rows = [
-        replace(row, value=row.value + (0.1 if row.teacher_sparsity == 30 else 0), selecting=0.5)
+        replace(row, value=row.value + (0.1 if row.teacher_sparsity == 30 else 0), dev_select=0.5)
         for row in rows_of(outputs)
     ]
     table = tables.comparison_table(rows, overall=False)
@@ -408,7 +408,7 @@ def test_a_row_says_how_its_number_was_made(tmp_path):
     [row] = data.collect(data.checkpoints([tmp_path]))
     assert row == data.Row(
         **{"task": "rte", "student": "3 layers (last)", "method": "random", "teacher_sparsity": 40, "seed": 5},
-        **{"metric": "acc", "value": 0.4, "selecting": 0.6, "teacher_value": 0.7, "selected_on": "half of dev"},
+        **{"metric": "acc", "value": 0.4, "dev_select": 0.6, "teacher_value": 0.7, "selected_on": "half of dev"},
         **{"seconds": 1.0, "rows": 21, "commoner_share": 0.5, "only_answer": "entailment", "diverged": "so"},
         **{"parameters": None, "macs": None},
         folder=str(tmp_path / "kd_3-last_rte_random"),
@@ -419,7 +419,7 @@ def test_of_equal_sparsities_the_lowest_is_the_best_and_ties_are_counted(outputs
     rows = [row for row in data.collect(data.checkpoints([outputs])) if row.method == "lam 0.5"]
     assert {seed: row.teacher_sparsity for seed, row in data.best_by_seed(rows).items()} == {1: 30, 2: 60, 3: 30}
     assert data.tied_seeds(rows) == 0
-    equal = [replace(row, selecting=0.5) if row.seed == 1 else row for row in rows]
+    equal = [replace(row, dev_select=0.5) if row.seed == 1 else row for row in rows]
     assert data.best_by_seed(equal[::-1])[1].teacher_sparsity == 0
     assert data.tied_seeds(equal) == 1
 

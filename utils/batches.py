@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What the model's forward takes, in its order."""
+        """The arguments of the model's forward, in its order."""
         return self[:3]
 
 
@@ -66,7 +66,7 @@ class Examples:
         return torch.arange(len(self), device=self.labels.device)
 
     def to(self, device: torch.device | str) -> "Examples":
-        """The same with its arrays on a device, where batches are then made."""
+        """These examples with their arrays on a device, where batches are then made."""
         moved = {name: getattr(self, name).to(device) for name in ("tokens", "offsets", "segment_b_start", "labels")}
         return replace(self, **moved)
 

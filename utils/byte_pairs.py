@@ -1,4 +1,4 @@
-"""RoBERTa's own tokenizer over a vocabulary and its merges: pairs of bytes, then of what they have become, as one.
+"""RoBERTa's own tokenizer over a vocabulary and its merges: byte-level byte-pair encoding.
 
 backend = byte_pairs("roberta-base", {"<s>": 0, ...}, "#version: 0.2\\nĠ t\\n...", {"add_prefix_space": False}, {})
 """

@@ -226,7 +226,7 @@ def find_columns(
 
 
 def other_kind(first_row: Sequence[str]) -> str | None:
-    """What a file without a table is, such as an HTML page, by its first row; None if it may hold a table."""
+    """The kind of a file that holds no table, such as an HTML page, by its first row; None if it may hold one."""
     return next((kind for kind, pattern in OTHER_KINDS.items() if pattern.match(first_row[0])), None)
 
 

@@ -38,7 +38,7 @@ SPECIAL = {
 
 
 class Template(NamedTuple):
-    """What stands around texts: cls first sep, or cls first sep second sep, with one or two sep between the texts."""
+    """The special tokens around texts: cls first sep, or cls first sep second sep, with one or two sep in between."""
 
     cls_id: int
     sep_id: int
@@ -134,13 +134,13 @@ def read_template(path: str, backend: tokenizers.Tokenizer, special: dict[str, s
 
 
 def _layout(encoding: Encoding) -> list[tuple[int | None, int | None, int]]:
-    """Of each token which special one it is, or which text's, and its type."""
+    """For each token the id if it is special, else None; the number of its text, else None; its token type."""
     rows = zip(encoding.ids, encoding.sequence_ids, encoding.type_ids, strict=True)
     return [(index if text is None else None, text, kind) for index, text, kind in rows]
 
 
 def _layouts(template: Template) -> list[list[tuple[int | None, int | None, int]]]:
-    """The same of a sentence and a pair, as a template has them."""
+    """The layout of a sentence and of a pair, as a template has them."""
     cls, sep = (template.cls_id, None, 0), (template.sep_id, None, 0)
     first, second = (None, 0, 0), (None, 1, template.second_type)
     last = (template.sep_id, None, template.second_type)
@@ -148,7 +148,7 @@ def _layouts(template: Template) -> list[list[tuple[int | None, int | None, int]
 
 
 def _names(encoding: Encoding) -> list[str]:
-    """A template in words."""
+    """The names of an encoding's tokens, for a message."""
     texts = {0: "first", 1: "second"}
     rows = zip(encoding.tokens, encoding.ids, encoding.sequence_ids, strict=True)
     return [texts.get(text, f"{token} ({index})") for token, index, text in rows]

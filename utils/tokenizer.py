@@ -126,14 +126,14 @@ def _read(path: str) -> Tokenizer:
 
 
 def _takes_types(stated: dict[str, Any], model_type: str | None = None) -> bool:
-    """Whether the model is given token types."""
+    """Whether the tokenizer makes token types for the model."""
     if {class_name(stated), model_type} & TYPELESS:
         return False
     return "token_type_ids" in (stated.get("model_input_names") or INPUTS)
 
 
 def _backend(files: TokenizerFiles, config: dict[str, Any], stated: dict[str, Any]) -> tokenizers.Tokenizer:
-    """What turns text into ids, from the files that are there."""
+    """The tokenizer from text to ids, read or built from the files that there are."""
     path, contents = files.path, files.contents
     if not {"tokenizer.json", "vocab.txt", "vocab.json"} & set(contents):
         contents["tokenizer.json"] = _from_sentence_pieces(path).encode()
@@ -176,7 +176,7 @@ def _is_installed(package: str) -> bool:
 
 
 def _decided(tokenizer: Tokenizer, config: dict[str, Any], named: str | None) -> dict[str, Any]:
-    """What tokenizer_config.json leaves open, for the library to read the same tokenizer from what is saved."""
+    """Entries that tokenizer_config.json lacks, with which transformers reads the same tokenizer from what is saved."""
     backend = tokenizer.backend_tokenizer
     if "tokenizer.json" in tokenizer.files:
         if config.get("tokenizer_class") not in UNNAMED:
@@ -263,7 +263,7 @@ def _check_same(ours: Tokenizer, path: str, theirs: Tokenizer, other: str) -> No
 
 
 def _settings(tokenizer: Tokenizer) -> dict[str, Any]:
-    """What makes ids of a text, apart from which token has which."""
+    """All settings that decide the ids of a text, apart from the vocabulary."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     model = state["model"]
     vocabulary = model.pop("vocab")  # of Unigram a list of pieces and scores, else ids by token
