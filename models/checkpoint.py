@@ -32,6 +32,8 @@ ONLY = {
     "rope_scaling": None,
     "sliding_window": None,  # ModernBERT's is local_attention
 }
+# of config.json, what is not true of a model that was read for a task, in float32
+DROPPED = ("num_labels", "export_source", "problem_type", "dtype", "torch_dtype")
 
 
 def load_model(path: str, labels: tuple[str, ...] | None = None, fine_tuned: bool = True) -> PrunableEncoder:
@@ -70,6 +72,7 @@ def load_model(path: str, labels: tuple[str, ...] | None = None, fine_tuned: boo
                     f"no classifier for {len(labels) or 1} classes ({absent[0]} is missing or of another shape); "
                     "fine-tune it on this task with run_finetuning.py first"
                 )
+            _check_problem(raw, labels)
             _order_classes(model, path, names, labels)
     loaded = len(model.state_dict()) - len(absent)
     names_of = [", ".join(keys[:4]) + ", ..." * (len(keys) > 4) or "none" for keys in (absent, unused)]
@@ -156,9 +159,9 @@ def _check_activations(config: dict[str, Any]) -> None:
 
 
 def _for_labels(config: dict[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
-    """The configuration with the task's labels, and without what only says where an export came from."""
+    """The configuration with the task's labels, and without what the checkpoint was for and came from."""
     names = dict(enumerate(labels or ("score",)))
-    told = {key: value for key, value in config.items() if key not in ("num_labels", "export_source")}
+    told = {key: value for key, value in config.items() if key not in DROPPED}
     return {**told, "id2label": names, "label2id": {name: index for index, name in names.items()}}
 
 
@@ -177,6 +180,14 @@ def _check_encoder(absent: list[str], unused: list[str]) -> None:
     inside = re.compile(re.escape(OURS) + r"(embeddings|encoder|layers|final_LayerNorm)\.(?!position_ids$)")
     if foreign := [name for name in unused if inside.match(name)]:
         raise CheckpointError(f"{len(foreign)} encoder weights that its config.json has no place for: {foreign[0]}")
+
+
+def _check_problem(config: dict[str, Any], labels: tuple[str, ...]) -> None:
+    """Logits of several answers at once, or of several scores, are not those of one class among others."""
+    expected = "single_label_classification" if labels else "regression"
+    found = config.get("problem_type")
+    if found not in (None, expected) and not is_ours(config):  # ours is trained as the task says, whatever it is from
+        raise CheckpointError(f"problem_type {found!r} of config.json: expected {expected}")
 
 
 def _order_classes(model: PrunableEncoder, path: str, names: tuple[str, ...], labels: tuple[str, ...]) -> None:

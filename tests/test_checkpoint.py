@@ -10,13 +10,14 @@ import torch
 from conftest import random_batch, refused, small_config
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from transformers import BertForMultipleChoice, BertForSequenceClassification
+from transformers import AutoModelForSequenceClassification, BertForMultipleChoice, BertForSequenceClassification
 
 import run_finetuning
 import run_pruning
 from models.bert import PrunableBert
 from models.checkpoint import load_model
 from models.units import CheckpointError
+from scripts.export import write_huggingface
 from utils.tokenizer import load_tokenizer
 
 LABELS = ("not_entailment", "entailment")
@@ -234,6 +235,43 @@ def test_hugging_faces_classifier_is_a_teacher(tmp_path, names, problem):
     ours = load_model(str(tmp_path), LABELS if problem == "classes" else ()).eval()
     expected = theirs(input_ids=ids, token_type_ids=types, attention_mask=mask.long()).logits
     torch.testing.assert_close(ours(ids, types, mask), expected.flip(-1), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_logits_that_are_not_of_one_class_among_others_are_no_teachers(tmp_path, problem):
+    theirs = BertForSequenceClassification(small_config(id2label=dict(enumerate(LABELS)), problem_type=problem))
+    theirs.save_pretrained(tmp_path)
+    expected = f"problem_type '{problem}' of config.json: expected single_label_classification"
+    assert refusal(tmp_path).endswith(expected)
+    with pytest.raises(CheckpointError, match="problem_type"):
+        load_model(str(tmp_path))
+
+
+def test_what_a_start_was_trained_for_and_its_precision_are_not_handed_on(tmp_path):
+    theirs = BertForSequenceClassification(small_config(num_labels=5, problem_type="multi_label_classification"))
+    theirs.half().save_pretrained(tmp_path / "theirs")
+    edit_config(tmp_path / "theirs", torch_dtype="float16")
+    model = load_model(str(tmp_path / "theirs"), LABELS, fine_tuned=False)
+    model.save_pretrained(tmp_path / "ckpt")
+    config = json.loads((tmp_path / "ckpt" / "config.json").read_text())
+    assert config["dtype"] == "float32"
+    assert not {"problem_type", "torch_dtype"} & set(config)
+    # one that was trained here from such a start is a teacher, though it may say so
+    edit_config(tmp_path / "ckpt", problem_type="multi_label_classification")
+    assert load_model(str(tmp_path / "ckpt"), LABELS).config.num_labels == 2
+
+
+@pytest.mark.parametrize("source", ["bert", "ckpt"])
+def test_an_export_is_of_the_precision_and_problem_of_what_was_read(tmp_path, source):
+    theirs = BertForSequenceClassification(small_config(id2label=dict(enumerate(LABELS)))).half().eval()
+    theirs.save_pretrained(tmp_path / "bert")
+    model = load_model(str(tmp_path / "bert"), LABELS)
+    model.save_pretrained(tmp_path / "ckpt")
+    edit_config(tmp_path / "ckpt", problem_type="multi_label_classification")  # as earlier versions handed on
+    write_huggingface(load_model(str(tmp_path / source)), tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert again.dtype == torch.float32
+    assert again.config.problem_type is None
 
 
 def test_another_head_than_a_sentence_classifiers_is_no_teacher(tmp_path):
