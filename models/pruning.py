@@ -68,7 +68,7 @@ def cut(model: PrunableEncoder, sparsity: int) -> PrunableEncoder:
     model = copy.deepcopy(model)
     for layer, (heads, neurons) in zip(model.layers, widths, strict=True):
         layer.keep_units(torch.arange(heads, device=model.device), torch.arange(neurons, device=model.device))
-    if hasattr(model.config, "sparsity_map"):
+    if getattr(model.config, "sparsity_map", None):
         model.config.sparsity = str(sparsity)
         model.config.sparsity_map = {s: units for s, units in model.config.sparsity_map.items() if int(s) >= sparsity}
     return model
@@ -104,14 +104,15 @@ def drop_layers(model: PrunableEncoder, kept: list[int]) -> PrunableEncoder:
     model = copy.deepcopy(model)
     model.replace_layers(nn.ModuleList(model.layers[layer] for layer in kept))
     model.config.num_hidden_layers = len(kept)
-    if hasattr(model.config, "sparsity_map"):
+    if getattr(model.config, "sparsity_map", None):
         # with layers gone the shares removed no longer add up: only what gives the present widths is left
-        present = model.config.sparsity_map[str(model.config.sparsity)]
+        sparsity = str(sparsity_of(model.config))
+        present = model.config.sparsity_map[sparsity]
         widths = {
             kind: {str(new): present[kind][str(old)] for new, old in enumerate(kept) if str(old) in present[kind]}
             for kind in Units._fields
         }
-        model.config.sparsity_map = {str(model.config.sparsity): widths}
+        model.config.sparsity_map = {sparsity: widths}
     return model
 
 
