@@ -176,6 +176,10 @@ def test_cut_is_masked_at_every_sparsity_and_after_reloading(tmp_path, kind):
         smaller.use_exact_shortcuts(False)
         torch.testing.assert_close(smaller.train()(*batch), expected, atol=1e-5, rtol=0)
     assert min(min(widths) for widths in kept) == 0  # a layer without heads, or without neurons
+    # each weight that is left has a gradient, which training on several processes waits for
+    smaller.train()(*batch).sum().backward()
+    weights = dict(smaller.named_parameters())
+    assert [name for name, weight in weights.items() if weight.numel() and weight.grad is None] == []
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
