@@ -23,6 +23,7 @@ from models.units import CheckpointError
 logger = logging.getLogger("stark")
 ENCODERS = {"modernbert": PrunableModernBert}  # by type; the others compute as BERT does
 NEEDED = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
+BERTS = ("Bert", "PrunableBert")  # how architectures of a BERT begin, if config.json names any
 # what would change the computation, and the only value for which ours is right
 ONLY = {
     "position_embedding_type": "absolute",
@@ -108,8 +109,11 @@ def _class_names(config: dict[str, Any]) -> tuple[str, ...]:
 
 def _check_family(config: dict[str, Any]) -> None:
     """It must be one of those that there are; google-research's BERTs do not say which they are."""
-    lacking = [key for key in NEEDED if key not in config]
-    kind = config.get("model_type") or (f"unknown (no model_type, no {lacking[0]})" if lacking else "bert")
+    kind = config.get("model_type") or "bert"
+    if not config.get("model_type"):
+        other = [name for name in config.get("architectures") or [] if not str(name).startswith(BERTS)]
+        lacking = [f"no {key}" for key in NEEDED if key not in config] + [f"architectures {name}" for name in other]
+        kind = f"unknown (no model_type, {lacking[0]})" if lacking else "bert"
     if kind not in FAMILIES:
         raise CheckpointError(f"a checkpoint of type {kind}, expected one of {', '.join(FAMILIES)}")
 
@@ -118,9 +122,9 @@ def _check_settings(config: dict[str, Any]) -> None:
     """Ours must compute the same as the model that these settings describe."""
     _check_shape(config)
     buckets = config.get("relative_attention_num_buckets", RelativeBias.BUCKETS)
-    if buckets < RelativeBias.BUCKETS:
+    if not isinstance(buckets, int) or buckets < RelativeBias.BUCKETS:
         expected = f"expected {RelativeBias.BUCKETS} at least"
-        raise CheckpointError(f"relative_attention_num_buckets {buckets} of config.json: {expected}")
+        raise CheckpointError(f"relative_attention_num_buckets {buckets!r} of config.json: {expected}")
     for key, value in ONLY.items():
         if config.get(key) not in (None, value):
             raise CheckpointError(f"{key} {config[key]!r} of config.json: not supported, expected {value}")

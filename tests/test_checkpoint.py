@@ -190,6 +190,12 @@ def test_a_config_with_berts_keys_and_no_type_is_a_bert(teacher_folder):
     expected = load_model(str(teacher_folder), LABELS).eval()(*batch)
     edit_config(teacher_folder, model_type=None, architectures=None, transformers_version=None)
     torch.testing.assert_close(load_model(str(teacher_folder), LABELS).eval()(*batch), expected)
+    edit_config(teacher_folder, architectures=["RobertaModel"])  # which counts positions otherwise
+    assert "type unknown (no model_type, architectures RobertaModel), expected one of " in refusal(
+        teacher_folder, False
+    )
+    edit_config(teacher_folder, architectures=["BertModel"])
+    load_model(str(teacher_folder), LABELS, fine_tuned=False)
     edit_config(teacher_folder, intermediate_size=None)
     assert "type unknown (no model_type, no intermediate_size), expected one of bert, " in refusal(teacher_folder)
 
@@ -327,6 +333,24 @@ def test_no_error_advises_to_unpickle_arbitrary_objects(teacher_folder):
     line = refusal(teacher_folder)
     assert "weights that are damaged, or something else than tensors" in line
     assert "weights_only" not in line
+
+
+def test_an_adapter_is_not_left_out_of_the_model(teacher_folder):
+    (teacher_folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    expected = "an adapter (adapter_config.json), expected a whole model, as merge_and_unload() of peft makes it"
+    assert refusal(teacher_folder) == f"{teacher_folder}: {expected}"
+    (teacher_folder / "config.json").unlink()
+    (teacher_folder / "model.safetensors").unlink()
+    assert refusal(teacher_folder) == f"{teacher_folder}: {expected}"
+
+
+@pytest.mark.parametrize("named", [{"a": "../other.safetensors"}, {"a": "/other.safetensors"}, {"a": 3}, None])
+def test_weights_in_parts_lie_beside_their_index(teacher_folder, named):
+    (teacher_folder / "model.safetensors").rename(teacher_folder.parent / "other.safetensors")
+    (teacher_folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": named}))
+    found = repr(named["a"]) if named else None
+    expected = f"model.safetensors.index.json: weight_map names {found}, expected files beside it"
+    assert refusal(teacher_folder) == f"{teacher_folder}: {expected}"
 
 
 @pytest.mark.parametrize(

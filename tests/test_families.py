@@ -251,6 +251,23 @@ def test_the_class_order_of_another_familys_classifier_is_put_right(tmp_path):
     torch.testing.assert_close(load_model(str(tmp_path), LABELS)(*batch), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes", "found"),
+    [
+        ("roberta", {"pad_token_id": None}, "pad_token_id None"),
+        ("roberta", {"max_position_embeddings": "42"}, "max_position_embeddings '42'"),
+        ("mpnet", {"relative_attention_num_buckets": None}, "relative_attention_num_buckets None"),
+        ("mpnet", {"relative_attention_num_buckets": 16}, "relative_attention_num_buckets 16"),
+    ],
+)
+def test_a_setting_that_no_model_can_have_is_named(tmp_path, kind, changes, found):
+    library_model(kind, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(CheckpointError, match=f"{found} of config.json: expected "):
+        load_model(str(tmp_path), LABELS)
+
+
 @pytest.mark.parametrize("kind", ["deberta-v2", "albert", "gpt2"])
 def test_other_families_are_refused_with_those_that_work(tmp_path, kind):
     AutoConfig.for_model(kind).save_pretrained(tmp_path)
