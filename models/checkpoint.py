@@ -195,13 +195,23 @@ def _check_problem(config: dict[str, Any], labels: tuple[str, ...]) -> None:
 
 
 def _order_classes(model: PrunableEncoder, path: str, names: tuple[str, ...], labels: tuple[str, ...]) -> None:
-    """Put the classifier's rows into the labels' order; the names LABEL_0, LABEL_1, ... are taken to be in it."""
+    """Put the classifier's rows into the labels' order; the names LABEL_0, LABEL_1, ... are taken to be in it.
+
+    Capitals do not matter: SST-2's and MNLI's best-known classifiers name their classes in them.
+    """
     if not labels or names == labels:
         return
     if names == tuple(f"LABEL_{index}" for index in range(len(labels))):
-        logger.info("%s: its classes have no names, taken to be in this order: %s", path, ", ".join(labels))
+        order = ", ".join(labels)
+        logger.warning(
+            "%s: its classes have no names, taken to be in this order: %s; if they are in another one, such as that of "
+            "the datasets library's RTE, QNLI and MNLI, id2label of its config.json has to name them",
+            path,
+            order,
+        )
         return
-    if sorted(names) != sorted(labels):
+    found, expected = ([name.casefold() for name in some] for some in (names, labels))
+    if sorted(found) != sorted(expected):
         raise CheckpointError(f"a classifier for {', '.join(names)}; this task has {', '.join(labels)}")
     for parameter in model.cls[-1].parameters():
-        parameter.data = parameter.data[[names.index(label) for label in labels]]
+        parameter.data = parameter.data[[found.index(label) for label in expected]]

@@ -126,9 +126,20 @@ def test_classes_without_names_are_taken_in_order_with_a_warning(teacher_folder,
     batch = random_batch(small_config())
     expected = load_model(str(teacher_folder), LABELS).eval()(*batch)
     edit_config(teacher_folder, id2label=names, label2id=None)
-    with caplog.at_level(logging.INFO, logger="stark"):
+    with caplog.at_level(logging.WARNING, logger="stark"):
         torch.testing.assert_close(load_model(str(teacher_folder), LABELS).eval()(*batch), expected)
     assert "its classes have no names, taken to be in this order: not_entailment, entailment" in caplog.text
+
+
+def test_capitals_in_class_names_do_not_matter(teacher_folder):
+    batch = random_batch(small_config())
+    expected = load_model(str(teacher_folder), LABELS)(*batch).flip(1)
+    edit_config(teacher_folder, id2label={"0": "ENTAILMENT", "1": "Not_Entailment"})
+    model = load_model(str(teacher_folder), LABELS)
+    torch.testing.assert_close(model(*batch), expected)
+    assert model.config.id2label == dict(enumerate(LABELS))
+    edit_config(teacher_folder, id2label={"0": "ENTAILMENT", "1": "entailment"})
+    assert "a classifier for ENTAILMENT, entailment; this task has" in refusal(teacher_folder)
 
 
 def test_generic_class_names_out_of_order_are_refused(teacher_folder):
