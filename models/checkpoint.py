@@ -24,6 +24,7 @@ from models.units import CheckpointError
 logger = logging.getLogger("stark")
 ENCODERS = {"modernbert": PrunableModernBert}  # by model_type; all others are PrunableBert
 NEEDED = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
+BERTS = ("Bert", "PrunableBert")  # how architectures of a BERT begin, if config.json names any
 # settings that change the computation -> the only value that is implemented
 ONLY = {
     "position_embedding_type": "absolute",
@@ -33,6 +34,8 @@ ONLY = {
     "rope_scaling": None,
     "sliding_window": None,  # ModernBERT's is local_attention
 }
+# of config.json, what is not true of a model that was read for a task, in float32
+DROPPED = ("num_labels", "export_source", "problem_type", "dtype", "torch_dtype")
 
 
 def load_model(path: str, labels: tuple[str, ...] | None = None, fine_tuned: bool = True) -> PrunableEncoder:
@@ -76,6 +79,7 @@ def load_model(path: str, labels: tuple[str, ...] | None = None, fine_tuned: boo
                     f"no classifier for {len(labels) or 1} classes ({absent[0]} is missing or of another shape); "
                     "fine-tune it on this task with run_finetuning.py first"
                 )
+            _check_problem(raw, labels)
             _order_classes(model, path, names, labels)
     loaded = len(model.state_dict()) - len(absent)
     names_of = [", ".join(keys[:4]) + ", ..." * (len(keys) > 4) or "none" for keys in (absent, unused)]
@@ -111,8 +115,11 @@ def _class_names(config: dict[str, Any]) -> tuple[str, ...]:
 
 def _check_family(config: dict[str, Any]) -> None:
     """Raise CheckpointError for a type that FAMILIES lacks; without model_type, google-research's BERTs are bert."""
-    lacking = [key for key in NEEDED if key not in config]
-    kind = config.get("model_type") or (f"unknown (no model_type, no {lacking[0]})" if lacking else "bert")
+    kind = config.get("model_type") or "bert"
+    if not config.get("model_type"):
+        other = [name for name in config.get("architectures") or [] if not str(name).startswith(BERTS)]
+        lacking = [f"no {key}" for key in NEEDED if key not in config] + [f"architectures {name}" for name in other]
+        kind = f"unknown (no model_type, {lacking[0]})" if lacking else "bert"
     if kind not in FAMILIES:
         raise CheckpointError(f"a checkpoint of type {kind}, expected one of {', '.join(FAMILIES)}")
 
@@ -121,9 +128,9 @@ def _check_settings(config: dict[str, Any]) -> None:
     """Raise CheckpointError for settings with which our encoders would not compute what the checkpoint's own does."""
     _check_shape(config)
     buckets = config.get("relative_attention_num_buckets", RelativeBias.BUCKETS)
-    if buckets < RelativeBias.BUCKETS:
+    if not isinstance(buckets, int) or buckets < RelativeBias.BUCKETS:
         expected = f"expected {RelativeBias.BUCKETS} at least"
-        raise CheckpointError(f"relative_attention_num_buckets {buckets} of config.json: {expected}")
+        raise CheckpointError(f"relative_attention_num_buckets {buckets!r} of config.json: {expected}")
     for key, value in ONLY.items():
         if config.get(key) not in (None, value):
             raise CheckpointError(f"{key} {config[key]!r} of config.json: not supported, expected {value}")
@@ -162,9 +169,9 @@ def _check_activations(config: dict[str, Any]) -> None:
 
 
 def _for_labels(config: dict[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
-    """The configuration with the task's labels, and without the export_source of scripts/export.py."""
+    """The configuration with the task's labels, and without what the checkpoint was for and came from."""
     names = dict(enumerate(labels or ("score",)))
-    config = {key: value for key, value in config.items() if key not in ("num_labels", "export_source")}
+    config = {key: value for key, value in config.items() if key not in DROPPED}
     return {**config, "id2label": names, "label2id": {name: index for index, name in names.items()}}
 
 
@@ -185,14 +192,32 @@ def _check_encoder(absent: list[str], unused: list[str]) -> None:
         raise CheckpointError(f"{len(foreign)} encoder weights that its config.json has no place for: {foreign[0]}")
 
 
+def _check_problem(config: dict[str, Any], labels: tuple[str, ...]) -> None:
+    """Logits of several answers at once, or of several scores, are not those of one class among others."""
+    expected = "single_label_classification" if labels else "regression"
+    found = config.get("problem_type")
+    if found not in (None, expected) and not is_ours(config):  # ours is trained as the task says, whatever it is from
+        raise CheckpointError(f"problem_type {found!r} of config.json: expected {expected}")
+
+
 def _order_classes(model: PrunableEncoder, path: str, names: tuple[str, ...], labels: tuple[str, ...]) -> None:
-    """Put the classifier's rows into the labels' order; LABEL_0, LABEL_1, ... are assumed to be in it."""
+    """Put the classifier's rows into the labels' order; LABEL_0, LABEL_1, ... are assumed to be in it.
+
+    Capitals do not matter: SST-2's and MNLI's best-known classifiers name their classes in them.
+    """
     if not labels or names == labels:
         return
     if names == tuple(f"LABEL_{index}" for index in range(len(labels))):
-        logger.info("%s: its classes have no names, taken to be in this order: %s", path, ", ".join(labels))
+        order = ", ".join(labels)
+        logger.warning(
+            "%s: its classes have no names, taken to be in this order: %s; if they are in another one, such as that of "
+            "the datasets library's RTE, QNLI and MNLI, id2label of its config.json has to name them",
+            path,
+            order,
+        )
         return
-    if sorted(names) != sorted(labels):
+    found, expected = ([name.casefold() for name in some] for some in (names, labels))
+    if sorted(found) != sorted(expected):
         raise CheckpointError(f"a classifier for {', '.join(names)}; this task has {', '.join(labels)}")
     for parameter in model.cls[-1].parameters():
-        parameter.data = parameter.data[[names.index(label) for label in labels]]
+        parameter.data = parameter.data[[found.index(label) for label in expected]]

@@ -6,6 +6,7 @@
 A new family that computes as BERT does is an entry of FAMILIES; ModernBERT has a model file of its own.
 """
 
+import contextlib
 from typing import Any, NamedTuple
 
 import torch
@@ -116,7 +117,8 @@ def as_bert_config(config: dict[str, Any]) -> dict[str, Any]:
     if family.activation not in ("tanh", None):
         config["classifier_activation"] = family.activation
     if family.starts_after_pad:
-        config["max_position_embeddings"] = config.get("max_position_embeddings", 512) - _first_position(config)
+        with contextlib.suppress(TypeError):  # of values that are no numbers, which the reader refuses
+            config["max_position_embeddings"] = config.get("max_position_embeddings", 512) - _first_position(config)
     if not family.token_types:
         config["type_vocab_size"] = 0
     return config

@@ -25,6 +25,7 @@ NOT_FOUND = (
     "and the tokenizer's files: tokenizer.json or vocab.txt, and tokenizer_config.json"
 )
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+ADAPTER = "adapter_config.json"  # of peft: what lies beside it is less than the model, or the model before tuning
 LONGEST_REASON = 300  # characters of a library's message
 
 
@@ -36,6 +37,10 @@ def read_config(path: str) -> dict[str, Any]:
     """
     with one_line_errors(path):
         folder = Path(path)
+        if (folder / ADAPTER).is_file():
+            raise CheckpointError(
+                f"an adapter ({ADAPTER}), expected a whole model, as merge_and_unload() of peft makes it"
+            )
         if folder.exists() and not (folder / "config.json").is_file():
             raise CheckpointError("no config.json there, expected a folder as Hugging Face's library writes it")
         try:
@@ -64,8 +69,7 @@ def read_weights(path: str) -> dict[str, Tensor]:
             if file := _find_if_there(path, name):
                 return _in_float32(_read_file(file))
             if index := _find_if_there(path, f"{name}.index.json"):
-                parts = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-                return _in_float32({k: v for part in parts for k, v in _read_file(_find(path, part)).items()})
+                return _in_float32({k: v for part in _parts(index) for k, v in _read_file(_find(path, part)).items()})
         raise CheckpointError(f"no weights there, expected {SAFETENSORS} or {PICKLE}, whole or in parts")
 
 
@@ -80,6 +84,17 @@ def _find_if_there(path: str, name: str) -> Path | None:
         file = _find(path, name)
         return file if file.is_file() else None
     return None
+
+
+def _parts(index: Path) -> list[str]:
+    """The names of the files that hold the weights, which lie beside their index."""
+    content = json.loads(index.read_bytes())
+    named = content.get("weight_map") if isinstance(content, dict) else None
+    parts = list(named.values()) if isinstance(named, dict) else [named]
+    for part in parts:
+        if not isinstance(part, str) or Path(part).name != part:
+            raise CheckpointError(f"{index.name}: weight_map names {part!r}, expected files beside it")
+    return sorted(set(parts))
 
 
 def _read_file(file: Path) -> dict[str, Tensor]:

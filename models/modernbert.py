@@ -62,7 +62,9 @@ class SelfAttention(nn.Module):
     def forward(self, hidden: Tensor, inputs: AttentionInputs, head_mask: Tensor | None, cls_only: bool) -> Tensor:
         """(B, T, D) -> (B, T, D), or (B, 1, D) for [CLS] only."""
         if self.heads == 0:  # all heads cut: the output projection sees nothing and adds its bias, if it has one
-            context = hidden.new_zeros(hidden.shape[0], 1 if cls_only else hidden.shape[1], 0, self.head_dim)
+            # a slice, so that the norm before has a gradient, 0: training on several processes waits for each
+            seen = hidden[:, :1] if cls_only else hidden
+            context = seen.unflatten(-1, (-1, self.head_dim))[:, :, :0]
         else:
             context = (self._attend_cls if cls_only else self._attend_all)(hidden, inputs)  # (B, T, H, head_dim)
         if head_mask is not None:

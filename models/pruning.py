@@ -70,7 +70,7 @@ def cut(model: PrunableEncoder, sparsity: int) -> PrunableEncoder:
     for layer, (heads, neurons) in zip(model.layers, widths, strict=True):
         layer.keep_units(torch.arange(heads, device=model.device), torch.arange(neurons, device=model.device))
     # from now on it can only be cut deeper
-    if hasattr(model.config, "sparsity_map"):
+    if getattr(model.config, "sparsity_map", None):
         model.config.sparsity = str(sparsity)
         model.config.sparsity_map = {s: units for s, units in model.config.sparsity_map.items() if int(s) >= sparsity}
     return model
@@ -106,14 +106,15 @@ def drop_layers(model: PrunableEncoder, kept: list[int]) -> PrunableEncoder:
     model = copy.deepcopy(model)
     model.replace_layers(nn.ModuleList(model.layers[layer] for layer in kept))
     model.config.num_hidden_layers = len(kept)
-    if hasattr(model.config, "sparsity_map"):
+    if getattr(model.config, "sparsity_map", None):
         # the counts at other sparsities no longer add up to their percentages: keep only those of the present widths
-        present = model.config.sparsity_map[str(model.config.sparsity)]
+        sparsity = str(sparsity_of(model.config))
+        present = model.config.sparsity_map[sparsity]
         widths = {
             kind: {str(new): present[kind][str(old)] for new, old in enumerate(kept) if str(old) in present[kind]}
             for kind in Units._fields
         }
-        model.config.sparsity_map = {str(model.config.sparsity): widths}
+        model.config.sparsity_map = {sparsity: widths}
     return model
 
 

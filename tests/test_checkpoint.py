@@ -10,13 +10,14 @@ import torch
 from conftest import random_batch, refused, small_config
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from transformers import BertForMultipleChoice, BertForSequenceClassification
+from transformers import AutoModelForSequenceClassification, BertForMultipleChoice, BertForSequenceClassification
 
 import run_finetuning
 import run_pruning
 from models.bert import PrunableBert
 from models.checkpoint import load_model
 from models.units import CheckpointError
+from scripts.export import write_huggingface
 from utils.tokenizer import load_tokenizer
 
 LABELS = ("not_entailment", "entailment")
@@ -125,9 +126,20 @@ def test_classes_without_names_are_taken_in_order_with_a_warning(teacher_folder,
     batch = random_batch(small_config())
     expected = load_model(str(teacher_folder), LABELS).eval()(*batch)
     edit_config(teacher_folder, id2label=names, label2id=None)
-    with caplog.at_level(logging.INFO, logger="stark"):
+    with caplog.at_level(logging.WARNING, logger="stark"):
         torch.testing.assert_close(load_model(str(teacher_folder), LABELS).eval()(*batch), expected)
     assert "its classes have no names, taken to be in this order: not_entailment, entailment" in caplog.text
+
+
+def test_capitals_in_class_names_do_not_matter(teacher_folder):
+    batch = random_batch(small_config())
+    expected = load_model(str(teacher_folder), LABELS)(*batch).flip(1)
+    edit_config(teacher_folder, id2label={"0": "ENTAILMENT", "1": "Not_Entailment"})
+    model = load_model(str(teacher_folder), LABELS)
+    torch.testing.assert_close(model(*batch), expected)
+    assert model.config.id2label == dict(enumerate(LABELS))
+    edit_config(teacher_folder, id2label={"0": "ENTAILMENT", "1": "entailment"})
+    assert "a classifier for ENTAILMENT, entailment; this task has" in refusal(teacher_folder)
 
 
 def test_generic_class_names_out_of_order_are_refused(teacher_folder):
@@ -189,6 +201,12 @@ def test_a_config_with_berts_keys_and_no_type_is_a_bert(teacher_folder):
     expected = load_model(str(teacher_folder), LABELS).eval()(*batch)
     edit_config(teacher_folder, model_type=None, architectures=None, transformers_version=None)
     torch.testing.assert_close(load_model(str(teacher_folder), LABELS).eval()(*batch), expected)
+    edit_config(teacher_folder, architectures=["RobertaModel"])  # which counts positions otherwise
+    assert "type unknown (no model_type, architectures RobertaModel), expected one of " in refusal(
+        teacher_folder, False
+    )
+    edit_config(teacher_folder, architectures=["BertModel"])
+    load_model(str(teacher_folder), LABELS, fine_tuned=False)
     edit_config(teacher_folder, intermediate_size=None)
     assert "type unknown (no model_type, no intermediate_size), expected one of bert, " in refusal(teacher_folder)
 
@@ -234,6 +252,43 @@ def test_hugging_faces_classifier_is_a_teacher(tmp_path, names, problem):
     ours = load_model(str(tmp_path), LABELS if problem == "classes" else ()).eval()
     expected = theirs(input_ids=ids, token_type_ids=types, attention_mask=mask.long()).logits
     torch.testing.assert_close(ours(ids, types, mask), expected.flip(-1), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_logits_that_are_not_of_one_class_among_others_are_no_teachers(tmp_path, problem):
+    theirs = BertForSequenceClassification(small_config(id2label=dict(enumerate(LABELS)), problem_type=problem))
+    theirs.save_pretrained(tmp_path)
+    expected = f"problem_type '{problem}' of config.json: expected single_label_classification"
+    assert refusal(tmp_path).endswith(expected)
+    with pytest.raises(CheckpointError, match="problem_type"):
+        load_model(str(tmp_path))
+
+
+def test_what_a_start_was_trained_for_and_its_precision_are_not_handed_on(tmp_path):
+    theirs = BertForSequenceClassification(small_config(num_labels=5, problem_type="multi_label_classification"))
+    theirs.half().save_pretrained(tmp_path / "theirs")
+    edit_config(tmp_path / "theirs", torch_dtype="float16")
+    model = load_model(str(tmp_path / "theirs"), LABELS, fine_tuned=False)
+    model.save_pretrained(tmp_path / "ckpt")
+    config = json.loads((tmp_path / "ckpt" / "config.json").read_text())
+    assert config["dtype"] == "float32"
+    assert not {"problem_type", "torch_dtype"} & set(config)
+    # one that was trained here from such a start is a teacher, though it may say so
+    edit_config(tmp_path / "ckpt", problem_type="multi_label_classification")
+    assert load_model(str(tmp_path / "ckpt"), LABELS).config.num_labels == 2
+
+
+@pytest.mark.parametrize("source", ["bert", "ckpt"])
+def test_an_export_is_of_the_precision_and_problem_of_what_was_read(tmp_path, source):
+    theirs = BertForSequenceClassification(small_config(id2label=dict(enumerate(LABELS)))).half().eval()
+    theirs.save_pretrained(tmp_path / "bert")
+    model = load_model(str(tmp_path / "bert"), LABELS)
+    model.save_pretrained(tmp_path / "ckpt")
+    edit_config(tmp_path / "ckpt", problem_type="multi_label_classification")  # as earlier versions handed on
+    write_huggingface(load_model(str(tmp_path / source)), tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert again.dtype == torch.float32
+    assert again.config.problem_type is None
 
 
 def test_another_head_than_a_sentence_classifiers_is_no_teacher(tmp_path):
@@ -289,6 +344,24 @@ def test_no_error_advises_to_unpickle_arbitrary_objects(teacher_folder):
     line = refusal(teacher_folder)
     assert "weights that are damaged, or something else than tensors" in line
     assert "weights_only" not in line
+
+
+def test_an_adapter_is_not_left_out_of_the_model(teacher_folder):
+    (teacher_folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    expected = "an adapter (adapter_config.json), expected a whole model, as merge_and_unload() of peft makes it"
+    assert refusal(teacher_folder) == f"{teacher_folder}: {expected}"
+    (teacher_folder / "config.json").unlink()
+    (teacher_folder / "model.safetensors").unlink()
+    assert refusal(teacher_folder) == f"{teacher_folder}: {expected}"
+
+
+@pytest.mark.parametrize("named", [{"a": "../other.safetensors"}, {"a": "/other.safetensors"}, {"a": 3}, None])
+def test_weights_in_parts_lie_beside_their_index(teacher_folder, named):
+    (teacher_folder / "model.safetensors").rename(teacher_folder.parent / "other.safetensors")
+    (teacher_folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": named}))
+    found = repr(named["a"]) if named else None
+    expected = f"model.safetensors.index.json: weight_map names {found}, expected files beside it"
+    assert refusal(teacher_folder) == f"{teacher_folder}: {expected}"
 
 
 @pytest.mark.parametrize(

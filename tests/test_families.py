@@ -176,6 +176,10 @@ def test_cut_is_masked_at_every_sparsity_and_after_reloading(tmp_path, kind):
         smaller.use_exact_shortcuts(False)
         torch.testing.assert_close(smaller.train()(*batch), expected, atol=1e-5, rtol=0)
     assert min(min(widths) for widths in kept) == 0  # a layer without heads, or without neurons
+    # each weight that is left has a gradient, which training on several processes waits for
+    smaller.train()(*batch).sum().backward()
+    weights = dict(smaller.named_parameters())
+    assert [name for name, weight in weights.items() if weight.numel() and weight.grad is None] == []
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -245,6 +249,23 @@ def test_the_class_order_of_another_familys_classifier_is_put_right(tmp_path):
     batch = padded_batch(theirs.config)
     expected = library_logits(theirs, *batch).flip(1)
     torch.testing.assert_close(load_model(str(tmp_path), LABELS)(*batch), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "found"),
+    [
+        ("roberta", {"pad_token_id": None}, "pad_token_id None"),
+        ("roberta", {"max_position_embeddings": "42"}, "max_position_embeddings '42'"),
+        ("mpnet", {"relative_attention_num_buckets": None}, "relative_attention_num_buckets None"),
+        ("mpnet", {"relative_attention_num_buckets": 16}, "relative_attention_num_buckets 16"),
+    ],
+)
+def test_a_setting_that_no_model_can_have_is_named(tmp_path, kind, changes, found):
+    library_model(kind, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(CheckpointError, match=f"{found} of config.json: expected "):
+        load_model(str(tmp_path), LABELS)
 
 
 @pytest.mark.parametrize("kind", ["deberta-v2", "albert", "gpt2"])

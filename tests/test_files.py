@@ -14,7 +14,17 @@ import torch
 from safetensors.torch import save_file
 
 from utils.errors import InputError
-from utils.files import is_locked, lock, read_json, recover, release, write_json, write_text, written_beside
+from utils.files import (
+    checkpoint_digest,
+    is_locked,
+    lock,
+    read_json,
+    recover,
+    release,
+    write_json,
+    write_text,
+    written_beside,
+)
 
 
 def write_folder(path: Path, text: str) -> None:
@@ -25,6 +35,20 @@ def write_folder(path: Path, text: str) -> None:
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "model.safetensors", "pytorch_model.bin", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
+    + ["vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model"],
+)
+def test_another_content_of_any_file_that_is_read_is_another_checkpoint(tmp_path, name):
+    (tmp_path / "config.json").write_text("{}")
+    digests = [checkpoint_digest(tmp_path)]
+    for content in ("one", "other"):
+        (tmp_path / name).write_text(content)
+        digests.append(checkpoint_digest(tmp_path))
+    assert len(set(digests)) == 3
 
 
 @pytest.mark.parametrize("broken", [False, True])

@@ -160,6 +160,14 @@ def test_dropping_layers_of_a_cut_model_keeps_their_widths(model, tmp_path, kept
     torch.testing.assert_close(again.eval()(*batch), student.eval()(*batch))
 
 
+@pytest.mark.parametrize("settings", [{"sparsity_map": None}, {"sparsity_map": {"0": {"head": {}, "neuron": {}}}}])
+def test_a_map_that_says_nothing_is_that_of_an_uncut_model(model, settings):
+    vars(model.config).update(settings)
+    batch = random_batch(model.config)
+    assert torch.equal(cut(model, 0)(*batch), model(*batch))
+    assert len(drop_layers(model, [0, 2]).layers) == 2
+
+
 def test_the_student_is_cut_if_a_sparsity_is_given(model):
     sort_units(model, scores())
     assert initial_student(model, 2, None).config.num_hidden_layers == 2

@@ -133,7 +133,8 @@ def fingerprint(paths: Iterable[Path]) -> str:
 
 def checkpoint_digest(folder: Path) -> str:
     """A digest of a checkpoint's configuration, weights and vocabulary, without its settings and metrics."""
-    patterns = ("config.json", "vocab.txt", "*token*.json", "*.safetensors", "*.bin")
+    vocabularies = ("vocab.txt", "vocab.json", "merges.txt", "*.model")
+    patterns = ("config.json", *vocabularies, "*token*.json", "*.safetensors", "*.bin")
     paths = [path for pattern in patterns for path in folder.glob(pattern) if path.name != SCORES_FILE]
     return fingerprint(paths)
 
