@@ -24,7 +24,7 @@ from models.units import CheckpointError
 logger = logging.getLogger("stark")
 ENCODERS = {"modernbert": PrunableModernBert}  # by model_type; all others are PrunableBert
 NEEDED = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
-BERTS = ("Bert", "PrunableBert")  # how architectures of a BERT begin, if config.json names any
+BERTS = ("Bert", "PrunableBert")  # beginnings of a BERT's architectures in config.json
 # settings that change the computation -> the only value that is implemented
 ONLY = {
     "position_embedding_type": "absolute",
@@ -34,7 +34,7 @@ ONLY = {
     "rope_scaling": None,
     "sliding_window": None,  # ModernBERT's is local_attention
 }
-# of config.json, what is not true of a model that was read for a task, in float32
+# keys of config.json that do not hold for the model that is read: it is for this task, and in float32
 DROPPED = ("num_labels", "export_source", "problem_type", "dtype", "torch_dtype")
 
 
@@ -169,7 +169,7 @@ def _check_activations(config: dict[str, Any]) -> None:
 
 
 def _for_labels(config: dict[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
-    """The configuration with the task's labels, and without what the checkpoint was for and came from."""
+    """The configuration with the task's labels, and without DROPPED."""
     names = dict(enumerate(labels or ("score",)))
     config = {key: value for key, value in config.items() if key not in DROPPED}
     return {**config, "id2label": names, "label2id": {name: index for index, name in names.items()}}
@@ -193,17 +193,17 @@ def _check_encoder(absent: list[str], unused: list[str]) -> None:
 
 
 def _check_problem(config: dict[str, Any], labels: tuple[str, ...]) -> None:
-    """Logits of several answers at once, or of several scores, are not those of one class among others."""
+    """Raise CheckpointError for a classifier of several labels at once, or of several scores."""
     expected = "single_label_classification" if labels else "regression"
     found = config.get("problem_type")
-    if found not in (None, expected) and not is_ours(config):  # ours is trained as the task says, whatever it is from
+    if found not in (None, expected) and not is_ours(config):  # ours is trained for its task, whatever it started from
         raise CheckpointError(f"problem_type {found!r} of config.json: expected {expected}")
 
 
 def _order_classes(model: PrunableEncoder, path: str, names: tuple[str, ...], labels: tuple[str, ...]) -> None:
     """Put the classifier's rows into the labels' order; LABEL_0, LABEL_1, ... are assumed to be in it.
 
-    Capitals do not matter: SST-2's and MNLI's best-known classifiers name their classes in them.
+    Case does not matter: the best-known classifiers for SST-2 and MNLI have names in capitals.
     """
     if not labels or names == labels:
         return

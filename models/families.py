@@ -117,7 +117,7 @@ def as_bert_config(config: dict[str, Any]) -> dict[str, Any]:
     if family.activation not in ("tanh", None):
         config["classifier_activation"] = family.activation
     if family.starts_after_pad:
-        with contextlib.suppress(TypeError):  # of values that are no numbers, which the reader refuses
+        with contextlib.suppress(TypeError):  # values that are no numbers are refused later
             config["max_position_embeddings"] = config.get("max_position_embeddings", 512) - _first_position(config)
     if not family.token_types:
         config["type_vocab_size"] = 0

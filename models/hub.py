@@ -25,7 +25,7 @@ NOT_FOUND = (
     "and the tokenizer's files: tokenizer.json or vocab.txt, and tokenizer_config.json"
 )
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
-ADAPTER = "adapter_config.json"  # of peft: what lies beside it is less than the model, or the model before tuning
+ADAPTER = "adapter_config.json"  # of peft: weights beside it are the adapter's alone, or those before tuning
 LONGEST_REASON = 300  # characters of a library's message
 
 
