@@ -56,9 +56,8 @@ class Family(NamedTuple):
     names: dict[str, str] = {}
     settings: dict[str, str] = {}
     defaults: dict[str, Any] = {}  # of its config.json, where they are not BERT's
-    activation: str | None = "tanh"  # between the classifier's layers; None if its config.json says which
+    fixed: dict[str, Any] = {}  # what its library class computes by, whatever config.json says
     starts_after_pad: bool = False  # whether positions are counted from the padding token's id + 1
-    token_types: bool = True
 
 
 ROBERTA = {"pad_token_id": 1}
@@ -72,7 +71,7 @@ FAMILIES = {
         "electra.",
         names={"embeddings_project.": "embeddings.project."},
         defaults={"embedding_size": 128},
-        activation="gelu",
+        fixed={"classifier_activation": "gelu"},
     ),
     "distilbert": Family(
         "DistilBertForSequenceClassification",
@@ -80,24 +79,22 @@ FAMILIES = {
         {"pre_classifier.": "cls.0.", "classifier.": "cls.3."},
         DISTILBERT_NAMES,
         DISTILBERT_SETTINGS,
-        activation="relu",
-        token_types=False,
+        fixed={"classifier_activation": "relu", "layer_norm_eps": 1e-12, "type_vocab_size": 0},
     ),
     "mpnet": Family(
         "MPNetForSequenceClassification",
         "mpnet.",
         names=MPNET_NAMES,
         defaults={"pad_token_id": 1, "relative_attention_num_buckets": 32},
+        fixed={"type_vocab_size": 0},
         starts_after_pad=True,
-        token_types=False,
     ),
     "modernbert": Family(
         "ModernBertForSequenceClassification",
         "model.",
         {"head.dense.": "cls.dense.", "head.norm.": "cls.LayerNorm.", "classifier.": "cls.classifier."},
         {"tok_embeddings.": "word_embeddings.", "norm.": "LayerNorm."},
-        activation=None,
-        token_types=False,
+        fixed={"type_vocab_size": 0},
     ),
 }
 
@@ -112,14 +109,11 @@ def as_bert_config(config: dict[str, Any]) -> dict[str, Any]:
     if is_ours(config):
         return config
     family = FAMILIES[config.get("model_type") or "bert"]
-    config = {**family.defaults, **{family.settings.get(key, key): value for key, value in config.items()}}
-    if family.activation not in ("tanh", None):
-        config["classifier_activation"] = family.activation
+    renamed = {family.settings.get(key, key): value for key, value in config.items()}
+    config = {**family.defaults, **renamed, **family.fixed}
     if family.starts_after_pad:
         with contextlib.suppress(TypeError):  # of values that are no numbers, which the reader refuses
             config["max_position_embeddings"] = config.get("max_position_embeddings", 512) - _first_position(config)
-    if not family.token_types:
-        config["type_vocab_size"] = 0
     return config
 
 
@@ -175,13 +169,11 @@ def as_library_config(config: dict[str, Any]) -> dict[str, Any]:
     """What the family's own config.json holds; of ours, for a model whose layers are all at full width."""
     family = FAMILIES[config["model_type"]]
     theirs = {ours: name for name, ours in family.settings.items()}
-    left_out = ["sparsity", "sparsity_map", *(["classifier_activation"] if family.activation else [])]
+    left_out = ["sparsity", "sparsity_map", *family.fixed]
     told = {theirs.get(key, key): value for key, value in config.items() if key not in left_out}
     told["architectures"] = [family.library_class]
     if family.starts_after_pad:
         told["max_position_embeddings"] += _first_position(config)
-    if not family.token_types:
-        del told["type_vocab_size"]
     if len(config["id2label"]) == 1:
         told["problem_type"] = "regression"
     return told
