@@ -20,7 +20,7 @@ def parse_args(argv=None):
     arguments.add_student_flags(parser)
     arguments.add_teacher_flags(parser, INTERMEDIATE_LOSSES)
     parser.add_argument("--teacher_model_path", help="fine-tuned teacher (default outputs/finetune/ft_<task>/ckpt)")
-    text = "where the student starts (default stage 2's if --student_sparsity, else stage 1's)"
+    text = "the student's initial weights (default stage 2's if --student_sparsity is given, else stage 1's)"
     parser.add_argument("--student_model_path", help=text)
     args = arguments.parse(parser, argv)
     paths.default_paths(parser, args, teacher_model_path="finetuning", student_model_path=paths.student_source(args))
@@ -37,7 +37,7 @@ def main(argv=None):
 
 
 def distil(stage, args):
-    """Train a smaller student under the dense teacher, or from the labels alone."""
+    """Train a smaller student with the dense teacher, or with the labels alone."""
     # read everything before anything is written
     teacher = stage.load_model(args.teacher_model_path)
     student = stage.initial_student()
@@ -47,22 +47,23 @@ def distil(stage, args):
     if stage.is_trained("ckpt"):  # by another process in the meantime
         return
 
+    # train the student, by default from the teacher's logits on the training set, cached so that its memory is free
     teacher_metrics = stage.evaluate(teacher, data.dev_report)
     if args.model_type == "ft":
         result = stage.train("ckpt", student, data, task_loss)
     else:
-        # its logits on the training set are all that the student has to know of the dense teacher
-        frozen = stage.frozen_teacher(teacher, data.train)
+        teacher_outputs = stage.teacher_outputs(teacher, data.train)
         del teacher
-        with stage.distillation_loss(student, frozen) as loss_fn:
+        with stage.distillation_loss(student, teacher_outputs) as loss_fn:
             result = stage.train("ckpt", student, data, loss_fn)
 
+    # save the best weights with their metrics and the teacher's
     metrics = stage.final_metrics(student, data.dev_report)
     stage.save("ckpt", student, result={"teacher": teacher_metrics, **result._asdict(), **metrics})
 
 
 def finish(stage):
-    """Write what the student came to, and print it below its teacher's."""
+    """Write the run's metrics and print the student's below its teacher's."""
     result = stage.results()["ckpt"]
     rows = [("teacher", *result["teacher"].values()), ("student", *result["report"].values())]
     stage.finish(result, ("", *result["report"]), rows)

@@ -1,4 +1,4 @@
-"""Stage 1: fine-tune a pretrained BERT on a task; the result is the dense teacher.
+"""Stage 1: fine-tune a pretrained encoder on a task; the result is the dense teacher.
 
     python run_finetuning.py --task_name rte --model_path bert-base-uncased
 
@@ -27,7 +27,7 @@ def main(argv=None):
 
 
 def finetune(stage, args):
-    """Train a pretrained encoder and a new classifier for the task's labels."""
+    """Train a pretrained encoder with a new classifier for the task's labels."""
     # read everything before anything is written
     model = stage.load_model(args.model_path, fine_tuned=False)
     data = stage.load_data(model)
@@ -35,13 +35,14 @@ def finetune(stage, args):
     if stage.is_trained("ckpt"):  # by another process in the meantime
         return
 
+    # train, then save the weights of the best evaluation with their metrics
     result = stage.train("ckpt", model, data, task_loss)
     metrics = stage.final_metrics(model, data.dev_report)
     stage.save("ckpt", model, result={**result._asdict(), **metrics})
 
 
 def finish(stage):
-    """Write what the teacher came to, and print it."""
+    """Write the run's metrics and print them."""
     result = stage.results()["ckpt"]
     rows = [(result["best_update"], *result["report"].values())]
     stage.finish(result, ("update", *result["report"]), rows)

@@ -5,8 +5,6 @@
 Writes outputs/prune/ft_<task>/ckpt, which run_distillation.py cuts at --student_sparsity.
 """
 
-from functools import partial
-
 from models.losses import task_loss
 from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import check_uncut, group_means, normalise, save_scores
@@ -49,12 +47,14 @@ def prune(stage, args):
     # best units first; cutting takes them from the end
     sort_units(model, expressive)
     by_sparsity = {s: stage.evaluate(cut(model, s), data.dev_report) for s in SPARSITIES}
+
+    # save the sorted model with its scores
     result = {"sparsity": by_sparsity, "task_loss_per_dev_batch": group_means(losses)}
-    stage.save("ckpt", model, result=result, write=partial(save_scores, expressive=expressive))
+    stage.save("ckpt", model, result=result, write=lambda folder: save_scores(folder, expressive=expressive))
 
 
 def finish(stage):
-    """Write what the model comes to at each sparsity, and print it."""
+    """Write the run's metrics and print those at each sparsity."""
     result = stage.results()["ckpt"]
     by_sparsity = result["sparsity"]
     rows = [(sparsity, *metrics.values()) for sparsity, metrics in by_sparsity.items()]

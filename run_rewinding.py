@@ -2,7 +2,7 @@
 
     python run_rewinding.py --task_name rte --student_layer 4 --lam 0.5
 
-With --teacher_sparsity 0 30 60 only these, so that several processes can share a sweep.
+With --teacher_sparsity 0 30 60 at these sparsities only, so that several processes can share a sweep.
 Writes outputs/rewind/{layer_dropped,parameter_pruned}/kd_<student>_<task>_<lam>/ckpt_<teacher sparsity>.
 """
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from models.hub import read_config
 from models.layer_losses import INTERMEDIATE_LOSSES
 from models.pruning import cut
-from stage import FrozenTeacher, Stage, entry_point
+from stage import Stage, TeacherOutputs, entry_point
 from utils import arguments, paths
 from utils.files import read_json
 from utils.flags import number
@@ -28,9 +28,9 @@ def parse_args(argv=None):
     arguments.add_score_flags(parser)
     arguments.add_teacher_flags(parser, INTERMEDIATE_LOSSES)
     parser.add_argument("--teacher_model_path", help="sparse teacher (default stage 4's for this student and lam)")
-    text = "where the student starts (default stage 2's if --student_sparsity, else stage 1's)"
+    text = "the student's initial weights (default stage 2's if --student_sparsity is given, else stage 1's)"
     parser.add_argument("--student_model_path", help=text)
-    text = "percent cut from the teacher, one rewind for each (default all that its checkpoint knows)"
+    text = "percent of units cut from the teacher, a rewind for each (default all of its checkpoint's)"
     parser.add_argument("--teacher_sparsity", nargs="+", type=number(int, 0, 99), help=text)
     args = arguments.parse(parser, argv)
     paths.default_paths(
@@ -51,26 +51,26 @@ def main(argv=None):
 
 
 class SparseTeacher(NamedTuple):
-    """The teacher cut at one sparsity, as far as its student has to know it."""
+    """What a student and its result need of the teacher cut at one sparsity."""
 
     sparsity: int  # percent
     metrics: dict[str, float]
-    frozen: FrozenTeacher
-    seconds: float  # that its logits on the training set took
+    outputs: TeacherOutputs  # on the training set
+    logits_seconds: float  # that computing its cached logits took
 
 
 def sparse_teachers(stage, teacher, sparsities, data):
-    """Cut the teacher at each sparsity, one after the other, and compute its logits on the training set."""
+    """Cut the teacher at each sparsity, one after the other, and cache its logits on the training set."""
     for sparsity in sparsities:
         sparse = cut(teacher, sparsity)
         metrics = stage.evaluate(sparse, data.dev_report)
         start = time.perf_counter()
-        frozen = stage.frozen_teacher(sparse, data.train)
-        yield SparseTeacher(sparsity, metrics, frozen, time.perf_counter() - start)
+        outputs = stage.teacher_outputs(sparse, data.train)
+        yield SparseTeacher(sparsity, metrics, outputs, logits_seconds=time.perf_counter() - start)
 
 
 def rewind(stage, args, sparsities):
-    """For each teacher sparsity, start the student again from its initial weights and distil it."""
+    """Distil the student from the teacher at each sparsity, each time from its initial weights."""
     # read everything before anything is written
     teacher = stage.load_model(args.teacher_model_path)
     initial = stage.initial_student()
@@ -78,31 +78,33 @@ def rewind(stage, args, sparsities):
     data = stage.load_data(teacher, initial)
     stage.start()
 
-    # the sparse teachers' logits on the training set, after which they are not needed any more
+    # the sparse teachers' logits on the training set; once these are cached, the teachers' memory is free
     untrained = [sparsity for sparsity in sparsities if not stage.is_trained(paths.checkpoint_name(sparsity))]
     teachers = sparse_teachers(stage, teacher, untrained, data)
     if not stage.runs_teacher:
         teachers = list(teachers)
         del teacher
 
+    # one student for each sparse teacher
     for sparse in teachers:
         name = paths.checkpoint_name(sparse.sparsity)
         student = stage.to_device(copy.deepcopy(initial))  # again, since a copy is not compiled
-        with stage.distillation_loss(student, sparse.frozen) as loss_fn:
+        with stage.distillation_loss(student, sparse.outputs) as loss_fn:
             result = stage.train(name, student, data, loss_fn)
         metrics = stage.final_metrics(student, data.dev_report)
-        of_teacher = {"teacher": sparse.metrics, "teacher_seconds": sparse.seconds}
-        stage.save(name, student, result={**of_teacher, **result._asdict(), **metrics})
+        teacher_result = {"teacher": sparse.metrics, "teacher_seconds": sparse.logits_seconds}
+        stage.save(name, student, result={**teacher_result, **result._asdict(), **metrics})
 
 
 def finish(stage):
-    """Write what all sparsities came to, of this run and of others of the same sweep; print it beside the trial's."""
+    """Write the metrics of all sparsities, also of other runs of the same sweep; print them beside the trial's."""
+    # the results in the folder, the best sparsities by --selection_metric, and the trial student's metrics
     metric = stage.args.selection_metric
     results = {paths.sparsity_of(name): result for name, result in stage.results().items()}
     best = [paths.sparsity_of(name) for name in stage.best()]
     trial = read_json(Path(stage.args.teacher_model_path, "metrics.json")).get("student", {})
+    # a row for each sparsity; of several that tie, none is marked as the best
     rows = [
-        # of several that tie, none is the best
         (f"{s} *" if best == [s] else s, row["report"][metric], row["teacher"][metric], trial.get(metric))
         for s, row in results.items()
     ]

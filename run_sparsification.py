@@ -6,8 +6,6 @@ Writes outputs/stark/{layer_dropped,parameter_pruned}/kd_<student>_<task>_<lam>/
 sparsity, as run_rewinding.py does.
 """
 
-from functools import partial
-
 from models.losses import distillation_loss, task_loss, teacher_loss
 from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import all_scores, check_uncut, group_means, normalise, save_scores
@@ -19,7 +17,7 @@ def parse_args(argv=None):
     parser = arguments.argument_parser(__doc__, "sparsification", model_types=("kd",))
     arguments.add_student_flags(parser)
     arguments.add_score_flags(parser)
-    parser.add_argument("--score_split", choices=("dev", "train"), default="dev", help="what scores")
+    parser.add_argument("--score_split", choices=("dev", "train"), default="dev", help="examples that score units")
     arguments.add_distillation_flags(parser)
     parser.add_argument("--teacher_model_path", help="fine-tuned teacher (default outputs/finetune/ft_<task>/ckpt)")
     parser.add_argument("--student_model_path", help="trial student (default stage 3's)")
@@ -59,17 +57,19 @@ def sparsify(stage, args):
     # best units first; cutting takes them from the end
     sort_units(teacher, scores[args.score])
     by_sparsity = {s: stage.evaluate(cut(teacher, s), data.dev_report) for s in SPARSITIES}
+
+    # save the sorted teacher with its scores
     losses = distillation_loss(student_logits, teacher_logits, examples, args.temperature, args.alpha)
     result = {
         "student": stage.evaluate(student, data.dev_report),
         "sparsity": by_sparsity,
         f"distillation_loss_per_{args.score_split}_batch": group_means(losses),
     }
-    stage.save("ckpt", teacher, result=result, write=partial(save_scores, **scores))
+    stage.save("ckpt", teacher, result=result, write=lambda folder: save_scores(folder, **scores))
 
 
 def finish(stage):
-    """Write what the teacher comes to at each sparsity, and print it."""
+    """Write the run's metrics and print those at each sparsity of the teacher."""
     result = stage.results()["ckpt"]
     by_sparsity = result["sparsity"]
     rows = [(sparsity, *metrics.values()) for sparsity, metrics in by_sparsity.items()]

@@ -1,4 +1,4 @@
-"""One run of one of the five scripts: what each of them loads, computes, trains, saves and prints.
+"""One run of one of the five scripts: loads models and data, computes, trains, saves and prints.
 
 stage = Stage(args, Path("outputs/finetune/ft_rte"))
 if not stage.is_finished():
@@ -25,6 +25,7 @@ from models.checkpoint import load_model
 from models.encoder import PrunableEncoder
 from models.layer_losses import INTERMEDIATE_LOSSES, IntermediateLoss, check_widths
 from models.losses import Loss, distillation_loss, student_loss
+from models.processor import USES_ONEDNN, bfloat16_is_slower, vendor_and_flags
 from models.pruning import initial_student
 from models.scores import WINDOW, mask_gradients
 from models.units import CheckpointError, Units
@@ -47,37 +48,41 @@ logger = logging.getLogger("stark")
 entry_point = entry.entry_point(CheckpointError)  # decorates a script's main
 
 
-class FrozenTeacher(NamedTuple):
-    """A teacher, as far as its student's loss has to know it."""
+class TeacherOutputs(NamedTuple):
+    """What a student's distillation loss needs of its teacher, whose weights do not change."""
 
-    logits: Callable[[Any], Tensor]  # batch -> (B, C)
+    logits_fn: Callable[[Any], Tensor]  # batch -> (B, C)
     model: PrunableEncoder | None  # None if its logits are cached, so that its memory is free
 
 
 class Stage(Run):
-    """A run with what it computes; of several processes, each takes its share."""
+    """A run's folder, settings and log (Run), with its models and data; several processes share the work."""
 
     def __init__(self, args: argparse.Namespace, folder: Path):
-        """Seed, device and log; raises what Run raises."""
+        """Set the seed, find the device, open the log; raises what Run raises."""
         super().__init__(args, folder)
         self.dtype = arguments.precision(args)
         self.intermediate_weights = arguments.intermediate_weights(args, INTERMEDIATE_LOSSES)
+        self.machine["float32_products"] = "oneDNN" if USES_ONEDNN else "torch"
+        if args.use_bf16 and self.device.type == "cpu" and bfloat16_is_slower(*vendor_and_flags()):
+            logger.warning("--use_bf16: slower than float32 on this processor, which has no AMX")
         torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; changes nothing on a CPU
 
-    # reading
+    # load models and data
 
     def load_model(self, path: str, fine_tuned: bool = True) -> PrunableEncoder:
-        """A checkpoint's model for the run's task, on its device; raises what models.checkpoint.load_model raises."""
+        """A checkpoint's model for the run's task, on the run's device; raises what models.load_model raises."""
         return self.to_device(load_model(path, self.task.labels, fine_tuned))
 
     def initial_student(self) -> PrunableEncoder:
         """The student before distillation, layers dropped or parameters pruned as the flags say.
 
         Raises:
-            InputError: its checkpoint has not the layers, or knows not the sparsity, that the flags name.
+            InputError: its checkpoint lacks the layers or the sparsity that the flags name.
         """
         args = self.args
         source = load_model(args.student_model_path, self.task.labels)
+        # the flags that choose the student, for an error's message
         flags = f"--student_sparsity {args.student_sparsity}"
         if args.student_sparsity is None:
             choice = "" if args.layer_choice == "first" else f" --layer_choice {args.layer_choice}"
@@ -89,11 +94,11 @@ class Stage(Run):
         return self.to_device(student)
 
     def to_device(self, model: PrunableEncoder) -> PrunableEncoder:
-        """The model on the run's device, compiled if the flags say so."""
+        """The model on the run's device, compiled if --compile is given."""
         model = model.to(self.device)
         model.use_exact_shortcuts(not self.args.no_exact_shortcuts)
         if self.args.compile:
-            torch._dynamo.config.recompile_limit = 64  # models of other widths are compiled anew: ten cut teachers
+            torch._dynamo.config.recompile_limit = 64  # each of the cut teachers' widths is compiled anew
             model.compile(dynamic=True)
         return model
 
@@ -101,24 +106,27 @@ class Stage(Run):
         """The task's examples for these models, with the tokenizer that their checkpoints share.
 
         Raises:
-            InputError: what reading.load_data and load_tokenizer raise, or models that a loss cannot compare.
+            InputError: as reading.load_data and load_tokenizer raise it.
         """
+        # all models must have the same tokenizer
         paths = [getattr(self.args, f"{who}model_path", None) for who in ("", "teacher_", "student_")]
         self.tokenizer = load_tokenizer(*filter(None, paths))
+        # examples that fit all models' vocabularies and positions
         configs = [model.config for model in models]
         data = reading.load_data(self.args, self.tokenizer, self.device, *configs, train=train)
+        # rows and commoner class, which stand beside the metrics
         self.facts = baseline(data.dev_report.labels.cpu().numpy(), self.task.labels)
         return data
 
     def check_intermediate_losses(self, student: PrunableEncoder, teacher: PrunableEncoder) -> None:
-        """Raise InputError if a loss between layers, whose weight is not 0, cannot compare these two."""
+        """Raise InputError if a loss between layers that the flags ask for cannot compare these two models."""
         for name in self.intermediate_weights:
             try:
                 check_widths(name, student.config, teacher.config)
             except CheckpointError as error:
                 raise InputError(f"--{name}_weight: {error}") from error
 
-    # computing
+    # compute
 
     def predict(self, model: PrunableEncoder, examples: Any, in_float32: bool = False) -> Tensor:
         """Logits (N, C) of all examples in file order, in the precision that the flags ask for or in float32."""
@@ -129,19 +137,20 @@ class Stage(Run):
         return evaluate(model, examples, self.task.metric, self.args.per_device_eval_batch_size, self.dtype)
 
     def final_metrics(self, model: PrunableEncoder, examples: Any) -> dict[str, Any]:
-        """The task's metrics, and the class that the model always answers, if it does: part of a result."""
+        """The task's metrics, and the class if the model predicts the same for all examples; part of a result."""
         logits = self.predict(model, examples)
         answer = only_answer(predictions_of(logits.cpu().numpy()), self.task.labels)
         return {"report": metrics_of(logits, examples, self.task.metric), "only_answer": answer}
 
     def mask_gradients(self, model: PrunableEncoder, examples: Any, loss_fns: list[Loss]) -> list[Units]:
-        """What models.scores.mask_gradients returns for these examples, a pair for each loss.
+        """For each loss, |gradient| of every head's and neuron's mask, as models.scores.mask_gradients returns it.
 
-        They are computed in float32 whatever the flags say, and a line of log says so: a well-fitted teacher's
-        gradients are less than float16 holds, and a compiled backward pass works for one loss only.
+        Always in float32 and not compiled, which the log says if flags ask for something else: a well-fitted teacher's
+        gradients underflow in float16, and a compiled backward pass works for one loss only.
         """
         if self.dtype or self.args.compile:
             logger.info("scores are computed in float32, not compiled; the flags' precision is that of the evaluations")
+        # batches of similar lengths, within windows of whole groups of examples
         batch_size = self.args.per_device_eval_batch_size
         total = sum(-(-len(rows) // batch_size) for rows in examples.example_ids.split(WINDOW))
         batches = examples.eval_batches(batch_size, window=WINDOW)
@@ -150,23 +159,23 @@ class Stage(Run):
 
     @property
     def runs_teacher(self) -> bool:
-        """Whether the teacher runs in every step: its layers' outputs are too much to be cached."""
+        """Whether the teacher runs in every step, as losses between layers need: features are too many to cache."""
         return self.args.no_teacher_cache or bool(self.intermediate_weights)
 
-    def frozen_teacher(self, model: PrunableEncoder, examples: Any) -> FrozenTeacher:
-        """A teacher in eval mode and its logits on these examples: cached, or computed in every step."""
+    def teacher_outputs(self, model: PrunableEncoder, examples: Any) -> TeacherOutputs:
+        """A teacher's logits on these examples, cached or computed in every step, and then the teacher itself."""
         if self.runs_teacher and self.args.compile:
             model.compile(dynamic=True)  # again, since a cut copy is not compiled
         batch_size = self.args.per_device_eval_batch_size
-        logits = teacher_logits_fn(model, examples, batch_size, self.dtype, cached=not self.runs_teacher)
-        return FrozenTeacher(logits, model if self.runs_teacher else None)
+        logits_fn = teacher_logits_fn(model, examples, batch_size, self.dtype, cached=not self.runs_teacher)
+        return TeacherOutputs(logits_fn, model if self.runs_teacher else None)
 
     @contextlib.contextmanager
-    def distillation_loss(self, student: PrunableEncoder, teacher: FrozenTeacher) -> Iterator[Loss]:
-        """Within it, the loss of this student under this teacher that the flags ask for."""
+    def distillation_loss(self, student: PrunableEncoder, teacher: TeacherOutputs) -> Iterator[Loss]:
+        """The loss that this student minimises under this teacher, within `with`: on logits, plus between layers."""
         settings = {"temperature": self.args.temperature, "alpha": self.args.alpha}
         if not self.intermediate_weights:
-            yield student_loss(teacher.logits, **settings)
+            yield student_loss(teacher.logits_fn, **settings)
             return
         logger.info("with %s: the teacher runs in every step", " and ".join(self.intermediate_weights))
         on_logits = partial(distillation_loss, **settings)
@@ -174,7 +183,7 @@ class Stage(Run):
             yield loss_fn
 
     def train(self, name: str, model: PrunableEncoder, data: Data, loss_fn: Loss) -> Result:
-        """Train the model of this checkpoint on the training set, or go on where a stopped run was."""
+        """Train a checkpoint's model on the training set, going on where an earlier run was stopped."""
         return fit(
             model,
             data.train,
@@ -186,27 +195,28 @@ class Stage(Run):
             log_metrics=self.tracker.log_metrics_fn(name),
         )
 
-    # writing
+    # save and finish
 
     def save(self, name: str, model: PrunableEncoder, *parts: Any, **options: Any) -> None:
-        """A checkpoint, whole: the model, its tokenizer, and what Run.save takes."""
+        """Write a checkpoint: the model, its tokenizer, and what Run.save takes."""
         super().save(name, model, self.tokenizer, *parts, **options)
 
     def best(self) -> list[str]:
-        """The checkpoints that do best by --selection_metric on the selecting rows: several if they tie."""
+        """The names of the checkpoints with the best --selection_metric on dev_select; several if they tie."""
         results = self.folder.results(self.settings)
         return best_of({name: result["dev"][self.args.selection_metric] for name, result in results.items()})
 
     def finish(self, metrics: dict[str, Any], header: Iterable[str], rows: Iterable, notes: Iterable[str] = ()) -> None:
-        """Run.finish, with the test set predicted if --do_test asks for it."""
+        """Run.finish, which predicts the test set if --do_test is given."""
         super().finish(metrics, header, rows, notes, self._submit if getattr(self.args, "do_test", False) else None)
 
     def _submit(self) -> None:
-        """Predict the test set with the best checkpoint and write GLUE's file, unless it is there already.
+        """Predict the test set with the best checkpoint and write GLUE's file, unless the same is there already.
 
         Raises:
             InputError: the best checkpoint's weights were deleted.
         """
+        # which checkpoint predicts which file; of several that tie, the first
         path = self.folder.path
         name = self.best()[0]
         target = path / f"{self.task.title}.tsv"
@@ -215,6 +225,8 @@ class Stage(Run):
         metrics = read_json(path / RESULT)
         if processes.broadcast(target.is_file() and metrics.get(SUBMISSION) == made_from):
             return
+
+        # read its model and the test set
         checkpoint = str(path / name)
         if not has_weights(path / name):
             raise InputError(
@@ -222,6 +234,8 @@ class Stage(Run):
             )
         model = self.load_model(checkpoint)
         examples = reading.reader(self.args, load_tokenizer(checkpoint), self.device, model.config)("test")
+
+        # all processes predict, one writes
         logits = self.predict(model, examples)
         if processes.is_main():
             write_submission(target, self.task, predictions_of(logits.cpu().numpy()))

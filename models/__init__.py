@@ -1,4 +1,4 @@
-"""The prunable encoders, their checkpoints, their scores, their cutting and the losses."""
+"""Prunable encoders: reading, scoring and cutting them, and the losses that train them."""
 
 from models.bert import PrunableBert
 from models.checkpoint import load_model

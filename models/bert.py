@@ -2,13 +2,13 @@
 
     from models import PrunableBert
     student = PrunableBert.from_pretrained("outputs/distil/parameter_pruned/kd_70_rte/ckpt")
+    logits = student(input_ids, token_type_ids, attention_mask)
 
 Masks: one number per attention head, (L, H), and per FFN neuron, (L, F). 1 KEEPS, 0 REMOVES.
 Shapes: B examples, T tokens, D hidden size, L layers, H heads, F neurons (intermediate size), C classes; C = 1 is
 regression. Parameter names are those of Hugging Face's BERT; models/families.py has those of the other encoders.
 """
 
-import math
 import warnings
 
 import torch
@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from models.dropout import Dropout
 from models.encoder import Config, PrunableEncoder, activation, classifier
 from models.linear import Linear, select
+from models.relative_bias import RelativeBias
 from models.units import kept_units, sparsity_of
 
 warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # a layer that cutting has emptied
@@ -37,41 +38,18 @@ class Embeddings(nn.Module):
         self.project = nn.Identity() if width == config.hidden_size else Linear(width, config.hidden_size)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:  # (B, T), (B, T) -> (B, T, D)
-        hidden = self.word_embeddings(input_ids)
+        hidden = self.word_embeddings(input_ids)  # (B, T, width)
         if self.token_type_embeddings is not None:
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             hidden = hidden + self.token_type_embeddings(types)
         hidden = hidden + self.position_embeddings.weight[: input_ids.shape[1]]
-        return self.project(self.dropout(self.LayerNorm(hidden)))
-
-
-class RelativeBias(nn.Embedding):
-    """A number for each head and bucket of distances between two tokens, (buckets, H), shared by all layers: MPNet's.
-
-    Half of the buckets are for tokens that come later. Of each half, the first half are the distances themselves, the
-    others grow by equal factors up to FARTHEST tokens, as in T5 (arXiv:1910.10683, section 2.1). The library's class
-    uses BUCKETS, however many the table has.
-    """
-
-    BUCKETS = 32
-    FARTHEST = 128
-
-    def forward(self, tokens: int) -> Tensor:
-        """What is added to the attention scores of so many tokens: (H, T, T), from a query (row) to a key."""
-        place = torch.arange(tokens, device=self.weight.device)
-        distance = place - place[:, None]  # (T, T)
-        half = self.BUCKETS // 2
-        near = half // 2
-        far = distance.abs().clamp(min=1).float().div(near).log().div(math.log(self.FARTHEST / near))
-        far = (near + (far * (half - near)).long()).clamp(max=half - 1)
-        bucket = torch.where(distance.abs() < near, distance.abs(), far) + half * (distance > 0)
-        return super().forward(bucket).permute(2, 0, 1)
+        return self.project(self.dropout(self.LayerNorm(hidden)))  # (B, T, D)
 
 
 class SelfAttention(nn.Module):
     """Query, key and value of the heads that are left, and their attention."""
 
-    exact_shortcuts = True  # else attention is computed in separate steps, and in the last layer for all tokens
+    exact_shortcuts = True  # False: attention in separate steps, and in the last layer for all tokens
 
     def __init__(self, config: Config, heads: int):
         super().__init__()
@@ -82,7 +60,7 @@ class SelfAttention(nn.Module):
         self.value = Linear(config.hidden_size, heads * self.head_dim)
         self.dropout = Dropout(config.attention_probs_dropout_prob)
         if hasattr(config, "relative_attention_num_buckets"):
-            # which columns of RelativeBias are these heads', whatever sorting and cutting have done to them
+            # the columns of RelativeBias that belong to these heads, also after sorting and cutting
             self.register_buffer("bias_columns", torch.arange(heads))
 
     def forward(self, hidden: Tensor, attention_bias: Tensor, head_mask: Tensor | None, cls_only: bool) -> Tensor:
@@ -112,21 +90,26 @@ class SelfAttention(nn.Module):
         return context.transpose(1, 2)
 
     def _attend_cls(self, hidden: Tensor, attention_bias: Tensor) -> Tensor:  # -> (B, 1, H, head_dim)
-        """With one query an example, it is cheaper to project the query into the tokens' space, and what it gathers
-        back out of it, than to project every token to keys and values: (W_k h) q = h (W_k^T q)."""
+        """The same for the query of [CLS] alone, without projecting every token to keys and values.
+
+        (W_k h) q = h (W_k^T q): the query is projected to the tokens' space, and their weighted sum to a value.
+        """
         split = (self.heads, self.head_dim)
+        # attention scores
         query = self.query(hidden[:, 0]).unflatten(-1, split)  # (B, H, head_dim)
-        folded = torch.einsum("bhs,hsd->bhd", query, self.key.weight.unflatten(0, split))
+        folded = torch.einsum("bhs,hsd->bhd", query, self.key.weight.unflatten(0, split))  # W_k^T q, (B, H, D)
         scores = folded @ hidden.transpose(1, 2)  # (B, H, T)
         scores = scores + (query * self.key.bias.unflatten(0, split)).sum(-1, keepdim=True)
         scores = scores / self.head_dim**0.5 + attention_bias[:, :, 0]
-        attention = self.dropout(scores.softmax(-1))
+        attention = self.dropout(scores.softmax(-1))  # (B, H, T)
+        # the tokens' weighted sum, then its value; weights do not sum to 1 after dropout, so neither do biases
         value = torch.einsum("bhd,hsd->bhs", attention @ hidden, self.value.weight.unflatten(0, split))
-        return (value + attention.sum(-1, keepdim=True) * self.value.bias.unflatten(0, split))[:, None]
+        context = value + attention.sum(-1, keepdim=True) * self.value.bias.unflatten(0, split)  # (B, H, head_dim)
+        return context[:, None]
 
 
 class Residual(nn.Module):
-    """LayerNorm(residual + dropout(dense(hidden))): what follows the attention and what follows the FFN."""
+    """LayerNorm(residual + dropout(dense(hidden))): the output projection of the attention and of the FFN."""
 
     def __init__(self, config: Config, width: int):
         super().__init__()
@@ -134,7 +117,7 @@ class Residual(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:  # (B, T, width), (B, T, D) -> (B, T, D)
         return self.LayerNorm(residual + self.dropout(self.dense(hidden)))
 
 
@@ -149,31 +132,31 @@ class Layer(nn.Module):
         self.activation = activation(config.hidden_act)
         self.output = Residual(config, neurons)
 
-    # names by which the rest of the code knows what Hugging Face's checkpoints call otherwise
+    # the attributes above have the names of Hugging Face's checkpoints; the rest of the code uses these
 
     @property
     def self_attention(self) -> SelfAttention:
-        """Queries, keys, values and their attention."""
+        """Query, key and value projections and the attention itself."""
         return self.attention["self"]
 
     @property
     def attention_out(self) -> Residual:
-        """What follows the attention."""
+        """Output projection, dropout, residual and layer norm of the attention."""
         return self.attention["output"]
 
     @property
     def ffn_in(self) -> Linear:
-        """D -> neurons."""
+        """The first linear layer of the FFN, D -> neurons."""
         return self.intermediate["dense"]
 
     @property
     def ffn_out(self) -> Residual:
-        """What follows the neurons."""
+        """Output projection, dropout, residual and layer norm of the FFN."""
         return self.output
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Heads and neurons that are left."""
+        """How many heads and neurons are left."""
         return self.self_attention.heads, self.ffn_in.out_features
 
     def forward(
@@ -186,11 +169,13 @@ class Layer(nn.Module):
         cls_only: bool = False,
     ) -> Tensor:
         """(B, T, D) -> (B, T, D), or (B, 1, D) for [CLS] only; position_bias is (all heads, T, T)."""
+        # attention, with the distances' biases where the family has them
         if position_bias is not None:
             queries = slice(1 if cls_only else None)
             attention_bias = attention_bias + position_bias[self.self_attention.bias_columns, queries]  # (B, H, T, T)
-        context = self.self_attention(hidden, attention_bias, head_mask, cls_only)
-        attended = self.attention_out(context, hidden[:, :1] if cls_only else hidden)
+        context = self.self_attention(hidden, attention_bias, head_mask, cls_only)  # (B, T, H * head_dim)
+        attended = self.attention_out(context, hidden[:, :1] if cls_only else hidden)  # (B, T, D)
+        # FFN
         neurons = self.activation(self.ffn_in(attended))  # (B, T, F)
         if neuron_mask is not None:
             neurons = neurons * neuron_mask[..., None, : neurons.shape[-1]]
@@ -198,12 +183,14 @@ class Layer(nn.Module):
 
     def keep_units(self, heads: Tensor, neurons: Tensor) -> None:
         """Keep these heads and neurons, in this order: indices (heads kept,) and (neurons kept,). In place."""
+        # a head is head_dim rows of query, key and value, and as many columns of the output projection
         attention = self.self_attention
         columns = torch.arange(attention.heads * attention.head_dim, device=heads.device)
         columns = columns.unflatten(0, (attention.heads, attention.head_dim))[heads].flatten()
         for linear in (attention.query, attention.key, attention.value):
             select(linear, columns, dim=0)
         select(self.attention_out.dense, columns, dim=1)
+        # a neuron is a row of the first linear layer and a column of the second
         select(self.ffn_in, neurons, dim=0)
         select(self.ffn_out.dense, neurons, dim=1)
         attention.heads = len(heads)
@@ -211,7 +198,7 @@ class Layer(nn.Module):
             attention.bias_columns = attention.bias_columns[heads]
 
     def restore_head_order(self) -> None:
-        """Put sorted heads back where they were, if they share RelativeBias with other layers. In place."""
+        """Undo the sorting of heads where all layers share one RelativeBias, whose columns are not sorted. In place."""
         if hasattr(self.self_attention, "bias_columns"):
             neurons = torch.arange(self.ffn_in.out_features, device=self.ffn_in.weight.device)
             self.keep_units(self.self_attention.bias_columns.argsort(), neurons)
@@ -225,7 +212,7 @@ class Layer(nn.Module):
         return heads.unflatten(0, (attention.heads, attention.head_dim)).flatten(1), neurons
 
     def projections(self) -> dict[str, tuple[nn.Module, slice]]:
-        """Where queries, keys and values are computed: name -> module, and which columns of its output they are."""
+        """query, key and value -> the module that computes it, and the columns of its output."""
         return {name: (getattr(self.self_attention, name), slice(None)) for name in ("query", "key", "value")}
 
 
@@ -243,7 +230,7 @@ class Encoder(nn.Module):
 
 
 class PrunableBert(PrunableEncoder):
-    """BERT encoder and classifier, and all that compute as it does once their weights have its names."""
+    """BERT encoder and classifier; other families take the same form when models/families.py renames their weights."""
 
     def __init__(self, config: Config):
         super().__init__(config)
@@ -253,7 +240,7 @@ class PrunableBert(PrunableEncoder):
 
     @property
     def embeddings(self) -> Embeddings:
-        """Token ids -> (B, T, D)."""
+        """The module that makes (B, T, D) of token ids."""
         return self.bert.embeddings
 
     @property
@@ -262,7 +249,7 @@ class PrunableBert(PrunableEncoder):
         return self.bert.encoder["layer"]
 
     def replace_layers(self, layers: nn.ModuleList) -> None:
-        """Put others in their place."""
+        """Replace all layers by these."""
         self.bert.encoder["layer"] = layers
 
     def forward(
@@ -280,14 +267,16 @@ class PrunableBert(PrunableEncoder):
         leading batch dimension, (B, L, H) and (B, L, F), each example has masks of its own.
         """
         hidden = self.embeddings(input_ids, token_type_ids)  # (B, T, D)
+        # padding is masked by -inf, which is added to the attention scores
         attention_bias = hidden.new_zeros(input_ids.shape)
         if attention_mask is not None:
             attention_bias = attention_bias.masked_fill(attention_mask == 0, -torch.inf)
         attention_bias = attention_bias[:, None, None]  # (B, 1, 1, T)
+        # MPNet's biases by distance, the same for all layers
         position_bias = None
         if "relative_attention_bias" in self.bert.encoder:
             position_bias = self.bert.encoder["relative_attention_bias"](input_ids.shape[1]).to(hidden.dtype)
-        # taken apart at once, so that their gradient is put together at once
+        # a mask per layer, split by one unbind so that one stack assembles the gradient
         no_masks = [None] * len(self.layers)
         head_masks, neuron_masks = (no_masks if m is None else m.unbind(-2) for m in (head_mask, neuron_mask))
         for index, layer in enumerate(self.layers):

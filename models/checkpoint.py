@@ -1,10 +1,10 @@
-"""Checkpoint folders and hub names as they are out there -> a prunable encoder, or one line that says why not.
+"""Reads a checkpoint, a folder or hub name of any family, as a prunable encoder, or says in one line why not.
 
     teacher = load_model("outputs/finetune/ft_rte/ckpt", ("not_entailment", "entailment"))
     pretrained = load_model("bert-base-uncased", ("not_entailment", "entailment"), fine_tuned=False)
 
-Any checkpoint of the encoders in models/families.py is a start for training; what was fine-tuned here, or by Hugging
-Face's class for sequence classification, is a teacher.
+Any checkpoint of a family in models/families.py can start training; one that was fine-tuned here, or by Hugging Face's
+class for sequence classification, can be a teacher.
 """
 
 import logging
@@ -13,18 +13,19 @@ from typing import Any
 
 import torch
 
-from models.bert import PrunableBert, RelativeBias
+from models.bert import PrunableBert
 from models.encoder import Config, PrunableEncoder, activation, defaults
 from models.families import FAMILIES, OURS, as_bert_config, as_bert_weights, is_ours
 from models.hub import one_line_errors, read_config, read_weights
 from models.modernbert import PrunableModernBert
+from models.relative_bias import RelativeBias
 from models.units import CheckpointError
 
 logger = logging.getLogger("stark")
-ENCODERS = {"modernbert": PrunableModernBert}  # by type; the others compute as BERT does
+ENCODERS = {"modernbert": PrunableModernBert}  # by model_type; all others are PrunableBert
 NEEDED = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
 BERTS = ("Bert", "PrunableBert")  # how architectures of a BERT begin, if config.json names any
-# what would change the computation, and the only value for which ours is right
+# settings that change the computation -> the only value that is implemented
 ONLY = {
     "position_embedding_type": "absolute",
     "is_decoder": False,
@@ -38,22 +39,23 @@ DROPPED = ("num_labels", "export_source", "problem_type", "dtype", "torch_dtype"
 
 
 def load_model(path: str, labels: tuple[str, ...] | None = None, fine_tuned: bool = True) -> PrunableEncoder:
-    """Read a checkpoint for a task, in float32 and eval mode; a line of log says what was not there or not used.
+    """Read a checkpoint for a task, in float32 and eval mode; the log names weights that are new or unused.
 
     Args:
         path: a folder, or a name on the hub.
-        labels: class names in the order of the task's class ids; () for regression; None for the checkpoint's own, one
-            class being regression. A checkpoint that numbers the same names differently has its classifier's rows put
-            in this order.
-        fine_tuned: the classifier must be there, for these labels; else a new one is drawn where ours is not there,
-            Hugging Face's or not.
+        labels: class names in the order of the task's class ids; () for regression; None for the checkpoint's own,
+            where one class is regression. The rows of a classifier that numbers the same names differently are put in
+            this order.
+        fine_tuned: whether a classifier for these labels must be there, ours or Hugging Face's; else only ours is read,
+            and a new one is drawn if there is none.
 
     Raises:
-        CheckpointError: not found, of another family, not as our encoders compute, damaged, encoder weights missing, or
-            no classifier for these labels.
+        CheckpointError: not found, damaged, of another family, with settings that are not implemented, without some of
+            the encoder's weights, or without a classifier for these labels.
     """
     raw = read_config(path)
     with one_line_errors(path):
+        # the configuration, with the task's labels
         _check_family(raw)
         names = _class_names(raw)
         if labels is None:
@@ -61,11 +63,15 @@ def load_model(path: str, labels: tuple[str, ...] | None = None, fine_tuned: boo
         settings = as_bert_config(raw)
         _check_settings(settings)
         config = Config(**_for_labels(settings, labels))
+
+        # the weights, under our names
         weights = read_weights(path)
         weights = as_bert_weights(raw, weights, with_head=fine_tuned and _has_library_head(raw, weights))
         encoder = ENCODERS.get(config.model_type, PrunableBert)
         model, absent, unused = encoder.from_weights(config, weights)
         model.name_or_path = path
+
+        # the encoder must be complete, and of a fine-tuned model the classifier, too
         _check_encoder(absent, unused)
         if fine_tuned:
             if absent:
@@ -82,10 +88,10 @@ def load_model(path: str, labels: tuple[str, ...] | None = None, fine_tuned: boo
 
 
 def weightless_model(config: dict[str, Any]) -> PrunableEncoder:
-    """A model without memory for its weights, of what a checkpoint's config.json holds: for counting.
+    """A model of this config.json without memory for its weights, to count its parameters and operations.
 
     Raises:
-        CheckpointError: it is not a configuration that load_model would take.
+        CheckpointError: load_model would refuse the configuration.
     """
     _check_family(config)
     settings = as_bert_config(config)
@@ -108,7 +114,7 @@ def _class_names(config: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _check_family(config: dict[str, Any]) -> None:
-    """It must be one of those that there are; google-research's BERTs do not say which they are."""
+    """Raise CheckpointError for a type that FAMILIES lacks; without model_type, google-research's BERTs are bert."""
     kind = config.get("model_type") or "bert"
     if not config.get("model_type"):
         other = [name for name in config.get("architectures") or [] if not str(name).startswith(BERTS)]
@@ -119,7 +125,7 @@ def _check_family(config: dict[str, Any]) -> None:
 
 
 def _check_settings(config: dict[str, Any]) -> None:
-    """Ours must compute the same as the model that these settings describe."""
+    """Raise CheckpointError for settings with which our encoders would not compute what the checkpoint's own does."""
     _check_shape(config)
     buckets = config.get("relative_attention_num_buckets", RelativeBias.BUCKETS)
     if not isinstance(buckets, int) or buckets < RelativeBias.BUCKETS:
@@ -132,7 +138,7 @@ def _check_settings(config: dict[str, Any]) -> None:
 
 
 def _check_shape(config: dict[str, Any]) -> None:
-    """All that gives a model its shape must be there and be a number that a model can have."""
+    """Raise CheckpointError if a size of the model is missing or impossible."""
     for key in NEEDED:
         if key not in config:
             raise CheckpointError(f"no {key} in config.json")
@@ -153,7 +159,7 @@ def _check_shape(config: dict[str, Any]) -> None:
 
 
 def _check_activations(config: dict[str, Any]) -> None:
-    """The functions that it names must be known."""
+    """Raise CheckpointError if a named activation is unknown."""
     for key in ("hidden_act", "hidden_activation", "classifier_activation"):
         try:
             activation(config.get(key, "gelu"))
@@ -165,19 +171,19 @@ def _check_activations(config: dict[str, Any]) -> None:
 def _for_labels(config: dict[str, Any], labels: tuple[str, ...]) -> dict[str, Any]:
     """The configuration with the task's labels, and without what the checkpoint was for and came from."""
     names = dict(enumerate(labels or ("score",)))
-    told = {key: value for key, value in config.items() if key not in DROPPED}
-    return {**told, "id2label": names, "label2id": {name: index for index, name in names.items()}}
+    config = {key: value for key, value in config.items() if key not in DROPPED}
+    return {**config, "id2label": names, "label2id": {name: index for index, name in names.items()}}
 
 
 def _has_library_head(config: dict[str, Any], weights: dict[str, Any]) -> bool:
-    """Whether there is the classifier of the family's class in Hugging Face's library, and not another head."""
+    """Whether the weights hold the classifier of the family's class in Hugging Face's library, not another head."""
     family = FAMILIES[config.get("model_type") or "bert"]
-    named_so = family.library_class in (config.get("architectures") or [family.library_class])
-    return named_so and not is_ours(config) and all(f"{name}weight" in weights for name in family.head)
+    is_its_class = family.library_class in (config.get("architectures") or [family.library_class])
+    return is_its_class and not is_ours(config) and all(f"{name}weight" in weights for name in family.head)
 
 
 def _check_encoder(absent: list[str], unused: list[str]) -> None:
-    """The checkpoint's encoder must be the model's, neither less nor more."""
+    """Raise CheckpointError if encoder weights are missing, or left over."""
     if missing := [name for name in absent if name.startswith(OURS)]:
         raise CheckpointError(f"{len(missing)} encoder weights are missing or of another shape: {missing[0]}")
     # position_ids are 0, 1, 2, ..., which older versions of the library saved
@@ -195,7 +201,7 @@ def _check_problem(config: dict[str, Any], labels: tuple[str, ...]) -> None:
 
 
 def _order_classes(model: PrunableEncoder, path: str, names: tuple[str, ...], labels: tuple[str, ...]) -> None:
-    """Put the classifier's rows into the labels' order; the names LABEL_0, LABEL_1, ... are taken to be in it.
+    """Put the classifier's rows into the labels' order; LABEL_0, LABEL_1, ... are assumed to be in it.
 
     Capitals do not matter: SST-2's and MNLI's best-known classifiers name their classes in them.
     """

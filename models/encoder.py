@@ -1,13 +1,13 @@
-"""What all encoders share: their configuration, classifier and files, and what scoring and cutting ask of them.
+"""The base of all encoders: configuration, classifier, saving, and the interface that scoring and cutting use.
 
-A model file (bert.py, modernbert.py) brings the forward pass and layers of this interface:
+A model file (bert.py, modernbert.py) adds the forward pass, and layers with these methods:
 
-    layer.widths                        heads and neurons that are left
-    layer.keep_units(heads, neurons)    these only, in this order, in place
+    layer.widths                        how many heads and neurons are left
+    layer.keep_units(heads, neurons)    keeps these only, in this order, in place
     layer.unit_weights()                all weights of each head and of each neuron
-    layer.projections()                 queries, keys and values, for losses that compare them
-    layer.restore_head_order()          undoes sorting where Hugging Face's class could not take it
-    model.cls                           the classifier, ending in dropout and output layer
+    layer.projections()                 where queries, keys and values are computed, for losses between layers
+    layer.restore_head_order()          undoes the sorting of heads where Hugging Face's class needs their old order
+    model.cls                           the classifier; its last two modules are dropout and the output layer
 """
 
 import json
@@ -56,12 +56,12 @@ MODERNBERT_DEFAULTS = {
 
 
 def defaults(model_type: str | None) -> dict[str, Any]:
-    """What holds where a config.json of this type leaves it out, as models of the type have it."""
+    """The values of settings that a config.json of this type leaves out, as Hugging Face's library has them."""
     return MODERNBERT_DEFAULTS if model_type == "modernbert" else DEFAULTS
 
 
 class Config(SimpleNamespace):
-    """The content of config.json by attributes, with its type's defaults for what it leaves out."""
+    """The content of config.json as attributes, with its type's defaults for what it leaves out."""
 
     def __init__(self, **content: Any):
         super().__init__(**{**defaults(content.get("model_type")), **content})
@@ -78,16 +78,16 @@ class Config(SimpleNamespace):
 
 
 def activation(name: str) -> nn.Module:
-    """The activation that config.json names; of the rarer ones, the library's own. KeyError if it has none."""
+    """The activation of this name, the rarer ones from transformers; KeyError if there is none."""
     if name in ACTIVATIONS:
         return ACTIVATIONS[name]()
-    from transformers.activations import ACT2FN  # takes seconds
+    from transformers.activations import ACT2FN  # imported here, since it takes seconds
 
     return ACT2FN[name]
 
 
 def classifier(config: Config) -> nn.Sequential:
-    """[CLS] state (B, D) -> logits (B, C); dropout as in the paper's code where the configuration has none."""
+    """[CLS] state (B, D) -> logits (B, C); dropout is 0.1, as in the paper's code, if the configuration has none."""
     dropout = getattr(config, "classifier_dropout", None)
     return nn.Sequential(
         nn.Linear(config.hidden_size, config.hidden_size),
@@ -98,14 +98,14 @@ def classifier(config: Config) -> nn.Sequential:
 
 
 class PrunableEncoder(nn.Module):
-    """An encoder whose attention heads and FFN neurons can be masked and cut, and a classifier on its last states.
+    """An encoder whose attention heads and FFN neurons can be masked and cut, with a classifier on its last layer.
 
-    `config.sparsity` (a string, percent) and `config.sparsity_map` give each layer's width; without them it is full.
+    `config.sparsity` (a string, percent) and `config.sparsity_map` give each layer's widths; without them all are full.
     """
 
     name_or_path = "this model"  # where it was read from
     every_token = False  # whether the last layer computes all tokens, which the logits do not need
-    # a model file has, too: layers, replace_layers(), and embeddings, whose word_embeddings are an nn.Embedding
+    # a model file also defines layers, replace_layers(), and embeddings, whose word_embeddings are an nn.Embedding
 
     def __init__(self, config: Config):
         super().__init__()
@@ -113,25 +113,25 @@ class PrunableEncoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     def num_parameters(self) -> int:
-        """How many weights there are."""
+        """The number of weights."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def use_exact_shortcuts(self, use: bool = True) -> None:
-        """Switch the shortcuts that change no logit, here and in all parts, on or off."""
+        """Switch the shortcuts that change no logit on or off in all modules."""
         for module in self.modules():
             if hasattr(module, "exact_shortcuts"):
                 module.exact_shortcuts = use
 
     def draw(self, part: nn.Linear | nn.Embedding) -> None:
-        """A new weight for one part, as BERT's are drawn."""
+        """Draw a part's weight as BERT does, from a normal distribution."""
         nn.init.normal_(part.weight, std=self.config.initializer_range)
 
     def init_weights(self, module: nn.Module | None = None) -> None:
-        """Draw new weights for one module or for all; biases and the padding's embedding are 0."""
+        """Draw new weights for one module, or for all; biases and the padding token's embedding become 0."""
         for part in self.modules() if module is None else [module]:
             if isinstance(part, nn.Linear | nn.Embedding):
                 self.draw(part)
@@ -145,7 +145,7 @@ class PrunableEncoder(nn.Module):
     @staticmethod
     def from_pretrained(path: str | Path) -> "PrunableEncoder":
         """The model of a checkpoint folder or hub name, in eval mode, as models.load_model(path) reads it."""
-        from models.checkpoint import load_model  # which needs the encoders
+        from models.checkpoint import load_model  # imported here, since it imports the encoders
 
         return load_model(str(path))
 
@@ -159,20 +159,22 @@ class PrunableEncoder(nn.Module):
 
     @classmethod
     def from_weights(cls, config: Config, weights: dict[str, Tensor]) -> tuple[Self, list[str], list[str]]:
-        """A model in eval mode with these weights, which it takes over, and new ones for what they lack.
+        """A model in eval mode with these weights, not copied, and newly drawn ones where some are missing.
 
         Args:
-            config: of the model.
+            config: the model's configuration.
             weights: name -> weight, on the CPU.
 
         Returns:
-            The model; names of its weights that were not there or had another shape; names that it has no place for.
+            The model; names of its weights that were missing or of another shape; given names that it does not have.
         """
-        with torch.device("meta"):  # so that nothing is drawn that is replaced at once
+        # without memory at first, so that no weight is drawn only to be replaced
+        with torch.device("meta"):
             model = cls(config)
         shapes = {name: weight.shape for name, weight in model.state_dict().items()}
         fitting = {name: weight for name, weight in weights.items() if weight.shape == shapes.get(name)}
         model.load_state_dict(fitting, strict=False, assign=True)
+        # memory and new weights for what is still missing
         for module in model.modules():
             if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
                 module.to_empty(device="cpu", recurse=False)
@@ -181,5 +183,5 @@ class PrunableEncoder(nn.Module):
 
 
 def write_config(folder: str | Path, content: dict[str, Any]) -> None:
-    """Write config.json."""
+    """Write config.json into a folder."""
     Path(folder, "config.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

@@ -1,7 +1,7 @@
-"""Which encoders there are, and what their checkpoints call what ours, which are BERT's names, call otherwise.
+"""The table of encoder families, and the renaming of their configurations and weights to BERT's names, and back.
 
     as_bert_config(config), as_bert_weights(config, weights)          # when a checkpoint is read
-    as_library_config(config), as_library_weights(config, weights)    # back, for Hugging Face's own class
+    as_library_config(config), as_library_weights(config, weights)    # for an export to Hugging Face's class
 
 A new family that computes as BERT does is an entry of FAMILIES; ModernBERT has a model file of its own.
 """
@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-OURS = "bert."  # before all weights of the encoder
-ARCHITECTURES = ("PrunableBert", "PrunableModernBert")  # of config.json: what was saved here has our names already
-# config.json's key in other families -> BERT's
+OURS = "bert."  # prefix of all weights of our encoders
+ARCHITECTURES = ("PrunableBert", "PrunableModernBert")  # in config.json: saved here, with our names
+# key of config.json -> BERT's
 DISTILBERT_SETTINGS = {
     "dim": "hidden_size",
     "hidden_dim": "intermediate_size",
@@ -25,7 +25,7 @@ DISTILBERT_SETTINGS = {
     "activation": "hidden_act",
     "seq_classif_dropout": "classifier_dropout",
 }
-# part of a weight's name -> BERT's, in this order; backwards in this order, too
+# parts of weights' names -> BERT's, replaced in this order; also in the way back
 DISTILBERT_NAMES = {
     "transformer.layer.": "encoder.layer.",
     ".attention.q_lin.": ".attention.self.query.",
@@ -44,18 +44,19 @@ MPNET_NAMES = {
     ".attention.attn.o.": ".attention.output.dense.",
     ".attention.LayerNorm.": ".attention.output.LayerNorm.",
 }
-HEAD = {"classifier.dense.": "cls.0.", "classifier.out_proj.": "cls.3."}  # of most families' classifiers
+# the classifier's weights of most families -> ours
+HEAD = {"classifier.dense.": "cls.0.", "classifier.out_proj.": "cls.3."}
 
 
 class Family(NamedTuple):
     """How a family's checkpoints differ from BERT's."""
 
-    library_class: str  # of its classifier
-    prefix: str  # before all weights of its encoder
-    head: dict[str, str] = HEAD  # its classifier's layers -> ours
-    names: dict[str, str] = {}
-    settings: dict[str, str] = {}
-    defaults: dict[str, Any] = {}  # of its config.json, where they are not BERT's
+    library_class: str  # the sequence classifier of Hugging Face's library
+    prefix: str  # of all weights of its encoder
+    head: dict[str, str] = HEAD  # names of the classifier's weights -> ours
+    names: dict[str, str] = {}  # parts of the names of the encoder's weights -> BERT's
+    settings: dict[str, str] = {}  # keys of its config.json -> BERT's
+    defaults: dict[str, Any] = {}  # of its config.json, where they differ from BERT's
     fixed: dict[str, Any] = {}  # what its library class computes by, whatever config.json says
     starts_after_pad: bool = False  # whether positions are counted from the padding token's id + 1
 
@@ -100,12 +101,12 @@ FAMILIES = {
 
 
 def is_ours(config: dict[str, Any]) -> bool:
-    """Whether a config.json was written here, so that nothing in it has to be renamed."""
+    """Whether a config.json was written by this code, so that nothing has to be renamed."""
     return any(name in ARCHITECTURES for name in config.get("architectures") or [])
 
 
 def as_bert_config(config: dict[str, Any]) -> dict[str, Any]:
-    """A family's config.json as BERT's has it."""
+    """A family's config.json with BERT's keys."""
     if is_ours(config):
         return config
     family = FAMILIES[config.get("model_type") or "bert"]
@@ -118,12 +119,12 @@ def as_bert_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_bert_weights(config: dict[str, Any], weights: dict[str, Tensor], with_head: bool) -> dict[str, Tensor]:
-    """A family's weights under the names that ours have.
+    """A family's weights under our names.
 
     Args:
-        config: as its config.json has it.
-        weights: name -> weight, as its files have them.
-        with_head: whether its classifier becomes ours; else it keeps its names.
+        config: content of its config.json.
+        weights: name -> weight, as in its files.
+        with_head: whether to rename the classifier's weights, too.
     """
     family = FAMILIES[config.get("model_type") or "bert"]
     if not any(name.startswith((family.prefix, OURS)) for name in weights):  # an encoder saved alone
@@ -131,9 +132,11 @@ def as_bert_weights(config: dict[str, Any], weights: dict[str, Tensor], with_hea
     if is_ours(config):
         return weights
     renamed = {_renamed(name, family, with_head): weight for name, weight in weights.items()}
+    # positions count from 0 here
     positions = OURS + "embeddings.position_embeddings.weight"
     if family.starts_after_pad and positions in renamed:
         renamed[positions] = renamed[positions][_first_position({**family.defaults, **config}) :]
+    # MPNet's heads are still in the order of its table of biases
     if "relative_attention_num_buckets" in family.defaults:
         bert = as_bert_config(config)
         for layer in range(bert["num_hidden_layers"]):
@@ -143,55 +146,52 @@ def as_bert_weights(config: dict[str, Any], weights: dict[str, Tensor], with_hea
 
 
 def _renamed(name: str, family: Family, with_head: bool) -> str:
-    """One weight's name as ours has it."""
+    """One weight's name -> ours."""
     for theirs, ours in family.head.items():
         if with_head and name.startswith(theirs):
             return ours + name.removeprefix(theirs)
     if not name.startswith(family.prefix):
         return name
     name = OURS + name.removeprefix(family.prefix)
-    # google-research's names for a layer norm's
-    for theirs, ours in {
-        **family.names,
-        "LayerNorm.gamma": "LayerNorm.weight",
-        "LayerNorm.beta": "LayerNorm.bias",
-    }.items():
+    google_research = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+    for theirs, ours in {**family.names, **google_research}.items():
         name = name.replace(theirs, ours)
     return name
 
 
 def _first_position(config: dict[str, Any]) -> int:
-    """The row of the position embeddings that the first token takes; the rows before are nobody's."""
+    """The row of the position embeddings that the first token takes; the rows before it are unused."""
     return config["pad_token_id"] + 1
 
 
 def as_library_config(config: dict[str, Any]) -> dict[str, Any]:
-    """What the family's own config.json holds; of ours, for a model whose layers are all at full width."""
+    """The config.json of the family's class in Hugging Face's library, of ours for a model without cut layers."""
     family = FAMILIES[config["model_type"]]
     theirs = {ours: name for name, ours in family.settings.items()}
     left_out = ["sparsity", "sparsity_map", *family.fixed]
-    told = {theirs.get(key, key): value for key, value in config.items() if key not in left_out}
-    told["architectures"] = [family.library_class]
+    settings = {theirs.get(key, key): value for key, value in config.items() if key not in left_out}
+    settings["architectures"] = [family.library_class]
     if family.starts_after_pad:
-        told["max_position_embeddings"] += _first_position(config)
+        settings["max_position_embeddings"] += _first_position(config)
     if len(config["id2label"]) == 1:
-        told["problem_type"] = "regression"
-    return told
+        settings["problem_type"] = "regression"
+    return settings
 
 
 def as_library_weights(config: dict[str, Any], weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our weights under the names that the family's own class has; MPNet's heads must be in their first order."""
+    """Our weights under the names of the family's class; MPNet's heads must be in their original order."""
     family = FAMILIES[config["model_type"]]
+    head = {ours: theirs for theirs, ours in family.head.items()}
     names = {**{ours: theirs for theirs, ours in family.names.items()}, OURS: family.prefix}
     theirs = {}
     for name, weight in weights.items():
         if name.endswith(".bias_columns"):
             continue
-        for ours, other in {**{ours: other for other, ours in family.head.items()}, **names}.items():
+        for ours, other in {**head, **names}.items():
             name = name.replace(ours, other, 1)
         theirs[name] = weight.contiguous()
     positions = family.prefix + "embeddings.position_embeddings.weight"
     if family.starts_after_pad:
-        nobodys = theirs[positions].new_zeros(_first_position(config), theirs[positions].shape[1])
-        theirs[positions] = torch.cat([nobodys, theirs[positions]])
+        unused = theirs[positions].new_zeros(_first_position(config), theirs[positions].shape[1])
+        theirs[positions] = torch.cat([unused, theirs[positions]])
     return theirs

@@ -1,4 +1,4 @@
-"""The files of a checkpoint folder or hub name: config.json, and weights in any of the forms that there are.
+"""The files of a checkpoint folder or hub name: config.json, and weights as safetensors or pickle, whole or in parts.
 
 config = read_config("outputs/finetune/ft_rte/ckpt")
 weights = read_weights("bert-base-uncased")
@@ -30,7 +30,7 @@ LONGEST_REASON = 300  # characters of a library's message
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """The content of a checkpoint's config.json; a folder's or a hub name's.
+    """The content of the config.json of a folder or hub name.
 
     Raises:
         CheckpointError: not found, or no JSON object.
@@ -74,12 +74,12 @@ def read_weights(path: str) -> dict[str, Tensor]:
 
 
 def _find(path: str, name: str) -> Path:
-    """A file of a folder or hub name."""
+    """The path of a file of a folder or hub name, downloaded if need be."""
     return Path(path, name) if Path(path).exists() else Path(hf_hub_download(path, name))
 
 
 def _find_if_there(path: str, name: str) -> Path | None:
-    """The same; None if there is no such file, or none in the cache and the hub cannot be asked."""
+    """The path of a file of a folder or hub name; None if there is none, or the hub is out of reach and none cached."""
     with contextlib.suppress(EntryNotFoundError):
         file = _find(path, name)
         return file if file.is_file() else None
@@ -104,7 +104,7 @@ def _read_file(file: Path) -> dict[str, Tensor]:
 
 
 def _in_float32(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies, so that no file has to stay as it is."""
+    """Copies of the weights, which do not depend on the file any more; floating-point ones in float32."""
     return {
         name: weight.to(torch.float32 if weight.is_floating_point() else weight.dtype, copy=True)
         for name, weight in weights.items()
@@ -113,11 +113,11 @@ def _in_float32(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def one_line_errors(path: str) -> Iterator[None]:
-    """What is raised for a checkpoint that cannot be read, in one line that names it."""
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # no line for every time it asks the hub again
+    """Turn any error raised within `with` into a CheckpointError of one line that names the checkpoint."""
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # no warning for each retry
     try:
         yield
-    except Exception as error:  # for damaged files the libraries have many kinds; --debug shows which
+    except Exception as error:  # libraries raise many kinds for damaged files; --debug shows which
         if isinstance(error, CheckpointError):
             line = str(error)
             raise CheckpointError(line if line.startswith(f"{path}: ") else f"{path}: {line}") from error
@@ -125,9 +125,9 @@ def one_line_errors(path: str) -> Iterator[None]:
 
 
 def _reason(folder: Path, error: Exception) -> str:
-    """A library's message in one line, or what is behind it where the message leads astray."""
+    """A library's message in one line, or the true cause where the message is misleading."""
     because = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
-    if isinstance(error, pickle.UnpicklingError):  # the library's own advice is to run what the file holds
+    if isinstance(error, pickle.UnpicklingError):  # its message advises to load the file unsafely
         because = "weights that are damaged, or something else than tensors"
     for file in sorted(path for kind in ("*.json", "*.safetensors", "*.bin") for path in folder.glob(kind)):
         with open(file, "rb") as opened:

@@ -4,8 +4,9 @@
         logits = student(*batch.inputs)
         loss_fn(logits, batch).mean().backward()
 
-A new one is a function of (student features, teacher features, attention mask (B, T)) -> (B,) and a line in
-INTERMEDIATE_LOSSES, from where the scripts have the flag --<name>_weight.
+A new loss is a function of (student features, teacher features, attention mask (B, T)) -> (B,) and an entry of
+INTERMEDIATE_LOSSES, from which the scripts and the chain make the flag --<name>_weight. One that needs models of the
+same hidden size is also named in COMPARE_HIDDEN_STATES.
 B examples, T tokens, D hidden size, W = heads that are left * size of a head.
 """
 
@@ -34,10 +35,11 @@ class Features(NamedTuple):
 
 @contextlib.contextmanager
 def record_features(model: PrunableEncoder) -> Iterator[Features]:
-    """Within it, each forward pass of the model leaves its features here, and its last layer computes all tokens.
+    """Record the features of each forward pass within `with`, where the last layer computes all tokens, not [CLS] only.
 
-    Compiled code does not show what its layers compute.
+    Forward hooks do the recording, so the model must not be compiled.
     """
+    # empty at first; the hooks fill it during the forward pass
     layers = len(model.layers)
     vectors = [[None] * layers for _ in range(3)]
     features = Features(model.config.num_attention_heads, [torch.empty(0)] * (layers + 1), *vectors)
@@ -56,8 +58,12 @@ def record_features(model: PrunableEncoder) -> Iterator[Features]:
 
 
 def _record(module: nn.Module, outputs: list, index: int, columns: slice = slice(None)) -> Any:
-    """Put these columns of a module's output into outputs[index] whenever it is called; what takes the hook off."""
-    return module.register_forward_hook(lambda _module, _inputs, out: outputs.__setitem__(index, out[..., columns]))
+    """Hook a module so that these columns of its latest output are outputs[index]; returns the hook's handle."""
+
+    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        outputs[index] = output[..., columns]
+
+    return module.register_forward_hook(hook)
 
 
 def teacher_layer(layer: int, student_layers: int, teacher_layers: int) -> int:
@@ -81,18 +87,19 @@ def similarities(left: Tensor, right: Tensor, parts: int) -> Tensor:
     if width % parts == 0:
         left = left * (width // parts) ** -0.5
     else:
+        # parts of two widths: pad the narrower ones, so that one product computes all
         columns, scale = _columns(width, parts, left.device)
         left = left.index_select(-1, columns) * scale
         right = right.index_select(-1, columns)
-    left, right = (vectors.unflatten(-1, (parts, -1)).transpose(1, 2) for vectors in (left, right))
-    return left @ right.transpose(2, 3)  # (B, parts, T, w) @ (B, parts, w, T)
+    left, right = (vectors.unflatten(-1, (parts, -1)).transpose(1, 2) for vectors in (left, right))  # (B, parts, T, w)
+    return left @ right.transpose(2, 3)  # (B, parts, T, T)
 
 
 @functools.cache
 def _columns(width: int, parts: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Which of W columns each part takes, and what products are divided by, as a factor: each (parts * widest part,).
+    """Columns that each part takes of W, and the factor that scales each of them: both (parts * widest part,).
 
-    Narrow parts are filled up with column 0 times 0. Kept, so that the device gets them once.
+    Narrow parts are padded with column 0 times 0. Cached, so that they are copied to the device once.
     """
     split = torch.arange(width).tensor_split(parts)
     columns = nn.utils.rnn.pad_sequence(split, batch_first=True, padding_value=-1)  # (parts, the widest part)
@@ -108,6 +115,7 @@ def pkd_loss(student: Features, teacher: Features, attention_mask: Tensor) -> Te
     weights of 10 to 1000 are for.
     """
     pairs = [[F.normalize(state[:, 0].float(), dim=-1) for state in pair] for pair in _hidden_pairs(student, teacher)]
+    # without the embeddings and the last layer
     return torch.stack([(ours - theirs).square().mean(-1) for ours, theirs in pairs[1:-1]]).mean(0)
 
 
@@ -120,8 +128,10 @@ def tinybert_loss(student: Features, teacher: Features, attention_mask: Tensor) 
     has none.
     """
     share = attention_mask / attention_mask.sum(1, keepdim=True)  # (B, T), of each token
+    # hidden states, embeddings first
     pairs = _hidden_pairs(student, teacher)
     loss = sum(((ours.float() - theirs).square().mean(-1) * share).sum(1) for ours, theirs in pairs)
+    # attention scores, where both layers have heads
     for layer, query in enumerate(student.query):
         other = teacher_layer(layer + 1, len(student.query), len(teacher.query)) - 1
         if query is not None and teacher.query[other] is not None:
@@ -153,9 +163,9 @@ def minilm_loss(student: Features, teacher: Features, attention_mask: Tensor) ->
     return loss
 
 
-# what a line of --help says of each is the first sentence of its docstring
+# name -> loss; --help says the first sentence of its docstring
 INTERMEDIATE_LOSSES = {"pkd": pkd_loss, "tinybert": tinybert_loss, "minilm": minilm_loss}
-COMPARE_HIDDEN_STATES = ("pkd", "tinybert")  # which must be equally wide
+COMPARE_HIDDEN_STATES = ("pkd", "tinybert")  # need student and teacher of the same hidden size
 
 
 def check_widths(name: str, student: Any, teacher: Any) -> None:
@@ -172,7 +182,8 @@ def check_widths(name: str, student: Any, teacher: Any) -> None:
 class IntermediateLoss(contextlib.AbstractContextManager):
     """A student's distillation loss plus weighted losses between its layers and the teacher's, (B, C) -> (B,).
 
-    The teacher runs on each batch, as its features are too much to be kept. Within `with`, the student's are recorded.
+    The teacher runs on each batch, since its features are too many to be cached. Both models' features are recorded
+    within `with` only.
     """
 
     def __init__(
@@ -205,11 +216,13 @@ class IntermediateLoss(contextlib.AbstractContextManager):
         self.hooks.close()
 
     def __call__(self, logits: Tensor, batch: Any) -> Tensor:
-        """The loss of the batch that the student has just computed these logits of."""
+        """The loss of a batch, whose logits the student's latest forward pass has computed."""
+        # the teacher's logits, and by its hooks its features
         device = logits.device.type
         with torch.no_grad(), torch.autocast(device, self.dtype or torch.bfloat16, enabled=self.dtype is not None):
             teacher_logits = self.teacher(*batch.inputs).float()
         loss = self.distillation_loss(logits, teacher_logits, batch)
+        # plus each loss between layers, times its weight
         for name, weight in self.weights.items():
             intermediate = INTERMEDIATE_LOSSES[name]
             loss = loss + weight * intermediate(self.student_features, self.teacher_features, batch.attention_mask)
@@ -217,6 +230,6 @@ class IntermediateLoss(contextlib.AbstractContextManager):
 
 
 def _hidden_pairs(student: Features, teacher: Features) -> list[tuple[Tensor, Tensor]]:
-    """The student's hidden states, embeddings first, each with the teacher's that it learns from: (B, T, D) x 2."""
+    """Pairs of hidden states, embeddings first: the student's and the teacher's that it learns from, (B, T, D) x 2."""
     layers = [len(features.query) for features in (student, teacher)]
     return [(state, teacher.hidden[teacher_layer(layer, *layers)]) for layer, state in enumerate(student.hidden)]

@@ -1,4 +1,4 @@
-"""A linear layer that is fast on a CPU, where torch's own products leave half of some processors unused. Exact."""
+"""A linear layer whose float32 products are faster on some CPUs than torch's own, and equal to rounding."""
 
 from typing import Any
 
@@ -6,26 +6,21 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# only where torch would ask MKL; the product is the one that torch's own compiler calls, in every torch since 2.0
-AVAILABLE = (
-    torch.backends.mkl.is_available()
-    and torch.backends.mkldnn.is_available()
-    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-)
+from models.processor import USES_ONEDNN
 
 
 class Linear(nn.Linear):
-    """Linear layer whose float32 products are oneDNN's on the CPU: MKL, which torch asks, is half as fast on AMD's."""
+    """Linear layer whose float32 products on the CPU are oneDNN's where models.processor says that they are faster."""
 
-    exact_shortcuts = True  # whether to compute it ourselves; else torch does
+    exact_shortcuts = True  # False: torch's own product
 
     def forward(self, hidden: Tensor) -> Tensor:  # (..., D) -> (..., E)
         on_cpu = hidden.device.type == "cpu" and hidden.dtype == self.weight.dtype == torch.float32
         mixed_or_compiled = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
         empty = hidden.numel() == 0 or self.weight.numel() == 0
-        if not self.exact_shortcuts or not AVAILABLE or not on_cpu or mixed_or_compiled or empty:
+        if not self.exact_shortcuts or not USES_ONEDNN or not on_cpu or mixed_or_compiled or empty:
             return super().forward(hidden)
-        return _Product.apply(hidden, self.weight, self.bias)
+        return OneDnnProduct.apply(hidden, self.weight, self.bias)
 
 
 def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:  # (N, K), (M, K), (M,) -> (N, M)
@@ -33,8 +28,8 @@ def _product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
 
 
-class _Product(torch.autograd.Function):
-    """hidden @ weight^T + bias and its gradients; torch has none for this product."""
+class OneDnnProduct(torch.autograd.Function):
+    """hidden @ weight^T + bias with its gradients, since torch has no backward pass for oneDNN's product."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -46,14 +41,14 @@ class _Product(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients (..., D), (E, D), (E,), as far as they are asked for."""
+        """Gradients (..., D), (E, D), (E,); None for those that are not needed."""
         rows, weight = ctx.saved_tensors
         of_hidden = of_weight = of_bias = None
         grad_rows = grad.reshape(-1, grad.shape[-1]).contiguous()  # (N, E)
         if ctx.needs_input_grad[0]:
             of_hidden = _product(grad_rows, weight.t()).view(*grad.shape[:-1], -1)
         if ctx.needs_input_grad[1]:
-            # the left one of two transposed views is copied: let it be the smaller
+            # of two transposed views the product copies the left one, so the smaller goes left
             wide = grad_rows.shape[1] > rows.shape[1]
             of_weight = _product(rows.t(), grad_rows.t()).t() if wide else _product(grad_rows.t(), rows.t())
         if ctx.needs_input_grad[2]:
@@ -64,6 +59,6 @@ class _Product(torch.autograd.Function):
 def select(linear: nn.Linear, index: Tensor, dim: int) -> None:
     """Keep these outputs (dim 0) or inputs (dim 1) of a linear layer, in this order. In place."""
     linear.weight = nn.Parameter(linear.weight.detach().index_select(dim, index))
-    if dim == 0 and linear.bias is not None:  # which belongs to the outputs
+    if dim == 0 and linear.bias is not None:  # a bias has a number per output
         linear.bias = nn.Parameter(linear.bias.detach()[index])
     linear.out_features, linear.in_features = linear.weight.shape

@@ -37,10 +37,10 @@ def distillation_loss(
 
 
 def student_loss(teacher_logits_fn: Callable[[Any], Tensor], temperature: float = 2.0, alpha: float = 0.5) -> Loss:
-    """The distillation loss seen from the student: `teacher_logits_fn(batch)` gives the teacher's logits (B, C)."""
+    """The distillation loss as a function of the student's logits; `teacher_logits_fn`: batch -> logits (B, C)."""
     return lambda logits, batch: distillation_loss(logits, teacher_logits_fn(batch), batch, temperature, alpha)
 
 
 def teacher_loss(student_logits: Tensor, temperature: float = 2.0, alpha: float = 0.5) -> Loss:
-    """The same loss seen from the teacher: the student is constant, its logits (N, C) are taken by example id."""
+    """The same loss as a function of the teacher's logits; the student's (N, C), by example id, are constant."""
     return lambda logits, batch: distillation_loss(student_logits[batch.example_ids], logits, batch, temperature, alpha)

@@ -16,7 +16,7 @@ SPARSITIES = range(0, 100, 10)
 
 
 def removed_per_layer(score: Tensor, sparsity: int) -> dict[str, int]:
-    """How many units each layer loses at a sparsity (percent): the lowest round(s/100 * n) of all layers' go.
+    """How many units each layer loses at a sparsity (percent): of all n units, the lowest round(s/100 * n) go.
 
     Args:
         score: (L, units per layer).
@@ -64,10 +64,12 @@ def cut(model: PrunableEncoder, sparsity: int) -> PrunableEncoder:
     now = sparsity_of(model.config)
     if sparsity < now:
         raise CheckpointError(f"a model cut at {now} % cannot be cut at {sparsity} %")
+    # sorted units: the first of each layer stay
     widths = kept_units(model.config, sparsity)
     model = copy.deepcopy(model)
     for layer, (heads, neurons) in zip(model.layers, widths, strict=True):
         layer.keep_units(torch.arange(heads, device=model.device), torch.arange(neurons, device=model.device))
+    # from now on it can only be cut deeper
     if getattr(model.config, "sparsity_map", None):
         model.config.sparsity = str(sparsity)
         model.config.sparsity_map = {s: units for s, units in model.config.sparsity_map.items() if int(s) >= sparsity}
@@ -79,8 +81,8 @@ def chosen_layers(choice: str, kept: int, layers: int) -> list[int]:
 
     Args:
         choice: "first" (the paper's), "last", "spaced" (evenly, the first and the last among them), or "0,3,7,11".
-        kept: how many.
-        layers: of how many.
+        kept: how many layers to keep.
+        layers: how many the model has.
 
     Raises:
         CheckpointError: the model has fewer layers, or not one that is named.
@@ -105,7 +107,7 @@ def drop_layers(model: PrunableEncoder, kept: list[int]) -> PrunableEncoder:
     model.replace_layers(nn.ModuleList(model.layers[layer] for layer in kept))
     model.config.num_hidden_layers = len(kept)
     if getattr(model.config, "sparsity_map", None):
-        # with layers gone the shares removed no longer add up: only what gives the present widths is left
+        # the counts at other sparsities no longer add up to their percentages: keep only those of the present widths
         sparsity = str(sparsity_of(model.config))
         present = model.config.sparsity_map[sparsity]
         widths = {

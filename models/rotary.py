@@ -1,8 +1,8 @@
-"""What ModernBERT's tokens see of each other and how their places turn queries and keys (RoPE), by the kind of layer.
+"""Attention masks and rotary position embeddings (RoPE) of ModernBERT's two kinds of layers, full and sliding.
 
 config.layer_types, config.rope_parameters = layer_types(config), rope_parameters(config)
-view = view_of(attention_mask, window=64, theta=10_000.0, head_dim=64)
-query = view.turn(query)
+inputs = attention_inputs(attention_mask, window=64, theta=10_000.0, head_dim=64)
+query = inputs.rotate(query)
 """
 
 from typing import Any, NamedTuple
@@ -13,17 +13,18 @@ from torch import Tensor
 from models.encoder import Config
 from models.units import CheckpointError
 
-FULL, SLIDING = "full_attention", "sliding_attention"  # the kinds of layers, as config.json names them
+FULL, SLIDING = "full_attention", "sliding_attention"  # kinds of layers, as config.json names them
 THETA = {FULL: ("global_rope_theta", 160_000.0), SLIDING: ("local_rope_theta", 10_000.0)}  # older names, and defaults
 
 
 def layer_types(config: Config) -> list[str]:
-    """Each layer's kind: `layer_types`, or as older files say it, full in every n-th layer from the first on.
+    """Each layer's kind: `layer_types`, or in older files full for every n-th layer from the first on, else sliding.
 
     Raises:
         CheckpointError: no list of kinds, or not one for each layer.
     """
-    kinds, layers = getattr(config, "layer_types", None), config.num_hidden_layers
+    kinds = getattr(config, "layer_types", None)
+    layers = config.num_hidden_layers
     if kinds is None:
         rhythm = getattr(config, "global_attn_every_n_layers", 3)
         if not isinstance(rhythm, int) or rhythm < 1:
@@ -35,10 +36,10 @@ def layer_types(config: Config) -> list[str]:
 
 
 def rope_parameters(config: Config) -> dict[str, dict[str, Any]]:
-    """The base of the rotations for each kind of layer, in today's form; older files have a key for each.
+    """The base of the rotations for each kind of layer, as transformers 5 writes it; older files have two keys.
 
     Raises:
-        CheckpointError: rotations that are scaled, or a base that is no number above 0.
+        CheckpointError: scaled rotations, or a base that is no number above 0.
     """
     given = getattr(config, "rope_parameters", None) or {}
     if not isinstance(given, dict) or given.keys() - THETA.keys():
@@ -49,7 +50,7 @@ def rope_parameters(config: Config) -> dict[str, dict[str, Any]]:
         if not isinstance(stated, dict) or stated.get("rope_type", stated.get("type", "default")) != "default":
             raise CheckpointError(f"rope_parameters {given} of config.json: expected rope_type default for each kind")
         theta = stated.get("rope_theta", getattr(config, key, default))
-        if theta is None and kind == SLIDING:  # which meant that all layers have one base
+        if theta is None and kind == SLIDING:  # older files mean by null that all layers have the same base
             theta = found[FULL]["rope_theta"]
         if isinstance(theta, bool) or not isinstance(theta, int | float) or theta <= 0:
             raise CheckpointError(f"rope_theta {theta!r} of config.json for {kind}: expected a number above 0")
@@ -57,17 +58,18 @@ def rope_parameters(config: Config) -> dict[str, dict[str, Any]]:
     return found
 
 
-class View(NamedTuple):
-    """What the tokens of a kind of layer see of each other, and how their places turn queries and keys."""
+class AttentionInputs(NamedTuple):
+    """What all layers of one kind share: which tokens attend to which, and the rotations of queries and keys."""
 
-    attention_bias: Tensor  # (B, 1, 1 or T, T), added to the scores: 0, or -inf for what a query does not see
+    attention_bias: Tensor  # (B, 1, 1 or T, T), added to the scores: 0, or -inf where a query does not attend
     cos: Tensor  # (T, head_dim)
-    sin: Tensor
+    sin: Tensor  # (T, head_dim)
 
-    def turn(self, vectors: Tensor) -> Tensor:
-        """Rotate the pairs (i, i + head_dim / 2) of each vector by its place times a frequency: (B, T, ..., head_dim).
+    def rotate(self, vectors: Tensor) -> Tensor:
+        """Rotate the pairs (i, i + head_dim / 2) of each vector by its position times a frequency.
 
-        RoFormer, Su et al. 2021 (arXiv:2104.09864), eq. 34; of as many first tokens as there are.
+        RoFormer, Su et al. 2021 (arXiv:2104.09864), eq. 34. The vectors, (B, t, ..., head_dim), are those of the first
+        t tokens.
         """
         shape = (vectors.shape[1], *[1] * (vectors.dim() - 3), vectors.shape[-1])
         cos, sin = (table[: vectors.shape[1]].view(shape) for table in (self.cos, self.sin))
@@ -75,15 +77,17 @@ class View(NamedTuple):
         return (vectors * cos + torch.cat([-right, left], dim=-1) * sin).to(vectors.dtype)
 
 
-def view_of(attention_mask: Tensor, window: int | None, theta: float, head_dim: int) -> View:
-    """The view of a layer that sees so many tokens to either side, None for all, from the attention mask (B, T)."""
-    place = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+def attention_inputs(attention_mask: Tensor, window: int | None, theta: float, head_dim: int) -> AttentionInputs:
+    """The inputs of layers that attend to so many tokens on either side, None for all; attention_mask is (B, T)."""
+    # which tokens attend to which
+    position = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     visible = (attention_mask != 0)[:, None, None]  # (B, 1, 1, T)
     if window is not None:
-        distance = (place - place[:, None]).abs()  # (T, T)
-        # padding sees itself, since a softmax over nothing is not a number
+        distance = (position - position[:, None]).abs()  # (T, T)
+        # padding attends to itself, since a softmax over nothing is not a number
         visible = (visible & (distance <= window)) | (distance == 0)
     bias = torch.zeros(visible.shape, device=visible.device).masked_fill(~visible, -torch.inf)
-    frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, device=place.device).float() / head_dim)
-    angles = (place.float()[:, None] * frequencies).repeat(1, 2)  # (T, head_dim)
-    return View(bias, angles.cos(), angles.sin())
+    # angles of the rotations, the same for both halves of a vector
+    frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, device=position.device).float() / head_dim)
+    angles = (position.float()[:, None] * frequencies).repeat(1, 2)  # (T, head_dim)
+    return AttentionInputs(bias, angles.cos(), angles.sin())

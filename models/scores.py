@@ -32,11 +32,11 @@ def all_scores(
     """The scores that units can be sorted by, by name: the three that gradients give, and the chosen one.
 
     Args:
-        model: whose units they are of.
-        expressive, friendly: normalised.
+        model: the model whose units are scored.
+        expressive, friendly: normalised scores.
         lam: share of expressiveness in the knowledgeable score.
         chosen: one of the three, "random" or "magnitude".
-        seed: of random scores.
+        seed: of the random scores.
     """
     scores = {"expressive": expressive, "friendly": friendly, "knowledgeable": interpolate(expressive, friendly, lam)}
     if chosen == "random":
@@ -48,7 +48,8 @@ def all_scores(
 
 def random_scores(model: nn.Module, seed: int) -> Units:
     """Uniform scores, (L, H) and (L, F), from the seed alone: the pilot study of the paper cuts at random."""
-    config, generator = model.config, torch.Generator().manual_seed(seed)
+    config = model.config
+    generator = torch.Generator().manual_seed(seed)
     widths = (config.num_attention_heads, config.intermediate_size)
     return Units(*(torch.rand(config.num_hidden_layers, width, generator=generator) for width in widths))
 
@@ -68,7 +69,7 @@ def normalise(scores: Units) -> Units:
 
 
 def check_uncut(model: nn.Module) -> None:
-    """Raise CheckpointError if units are missing that would have to be scored."""
+    """Raise CheckpointError if the model is cut: the units that are gone could not be scored."""
     if sparsity := sparsity_of(model.config):
         raise CheckpointError(f"{model.name_or_path}: cut at {sparsity} %, expected an uncut model to score")
 
@@ -103,14 +104,17 @@ def mask_gradients(
     config = model.config
     shapes = [(config.num_hidden_layers, width) for width in (config.num_attention_heads, config.intermediate_size)]
     sums = GroupSums([shape for _ in loss_fns for shape in shapes], group_size, model.device)
+    # eval mode, and no gradient but the masks'
     was_trainable = [parameter.requires_grad for parameter in model.parameters()]
     model.eval().requires_grad_(False)
     for batch in batches:
+        # every example has masks of its own, all 1: (B, L, H) and (B, L, F)
         masks = [
             torch.ones(len(batch.example_ids_on_cpu), *shape, device=model.device, requires_grad=True)
             for shape in shapes
         ]
         logits = model.forward(*batch.inputs, *masks)
+        # the gradients of each loss at these masks, one forward pass for all losses
         gradients = []  # (B, L, H) and (B, L, F) for each loss
         for loss_fn in loss_fns:
             retain = loss_fn is not loss_fns[-1]
@@ -118,34 +122,37 @@ def mask_gradients(
         sums.add(gradients, batch.example_ids_on_cpu)
     for parameter, trainable in zip(model.parameters(), was_trainable, strict=True):
         parameter.requires_grad_(trainable)
+    # a pair of heads and neurons for each loss
     totals = sums.totals()
     units = [Units(*totals[start : start + 2]) for start in range(0, len(totals), 2)]
     if not all(any(kind.any() for kind in pair) for pair in units):
-        logger.warning("a loss that no mask moves: all its gradients are 0, so that units go in the order they are in")
+        logger.warning("all gradients of a loss are 0, so that its scores leave units in the order they are in")
     return units
 
 
 class GroupSums:
-    """Sums over groups of examples of |mean over a group|, of several tensors at once, in any order of examples."""
+    """For several tensors at once, the sum over groups of |mean over a group|, with the examples in any order."""
 
     def __init__(self, shapes: Sequence[tuple[int, ...]], group_size: int, device: torch.device):
-        """Args: the shape of each tensor for one example; examples in a group; where the tensors are."""
+        """Args: the shape of each tensor for one example; the examples in a group; the tensors' device."""
         self.group_size, self.device = group_size, device
         self.closed = [torch.zeros(shape, device=device) for shape in shapes]
         self.open = [torch.zeros(0, *shape, device=device) for shape in shapes]  # one row for each open group
-        self.counts: dict[int, int] = {}  # open group -> its examples so far, in the order of the rows
-        self.finite: list[Tensor] = []  # for each closed group, on the device: read once, at the end
+        self.counts: dict[int, int] = {}  # open group -> examples seen of it, in the order of the rows
+        self.finite: list[Tensor] = []  # for each closed group; on the device, read once at the end
         self.order: list[int] = []  # the closed groups
 
-    def add(self, tensors: Sequence[Tensor], ids: Tensor) -> None:
-        """Add (B, ...) of each to the sums of the groups of these examples, ids (B,) on the CPU."""
-        groups = (ids // self.group_size).tolist()
+    def add(self, tensors: Sequence[Tensor], example_ids: Tensor) -> None:
+        """Add each tensor (B, ...) to the sums of its examples' groups; example_ids (B,) are on the CPU."""
+        groups = (example_ids // self.group_size).tolist()
         for group in groups:
             self.counts[group] = self.counts.get(group, 0) + 1
         rows = {group: row for row, group in enumerate(self.counts)}
         index = torch.tensor([rows[group] for group in groups]).to(self.device, non_blocking=True)
         for number, tensor in enumerate(tensors):
-            if begun := len(rows) - len(self.open[number]):
+            # a row of zeros for each group that begins here
+            begun = len(rows) - len(self.open[number])
+            if begun:
                 new = tensor.new_zeros(begun, *tensor.shape[1:])
                 self.open[number] = torch.cat([self.open[number], new])
             self.open[number].index_add_(0, index, tensor)
@@ -171,6 +178,7 @@ class GroupSums:
         return self.closed
 
     def _close(self) -> None:
+        """Add |mean| of each open group to the sums; no group is open afterwards."""
         counts = torch.tensor([*self.counts.values()], dtype=torch.float32).to(self.device, non_blocking=True)
         finite = []
         for number, sums in enumerate(self.open):

@@ -1,4 +1,4 @@
-"""Heads and neurons as a pair, and how many of them each layer of a cut model has left.
+"""Heads and neurons as a pair, and how many of them are left in each layer of a cut model.
 
 1 KEEPS, 0 REMOVES; sparsity is a percentage of units removed.
 """
@@ -10,22 +10,22 @@ from torch import Tensor
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot serve: one line saying which, what was found and what was expected."""
+    """A checkpoint that cannot be used; the message is one line: which, what was found, what was expected."""
 
 
 class Units(NamedTuple):
-    """One value per head and per neuron: masks, gradients and scores all travel in this pair."""
+    """One value per head and per neuron: the form of masks, gradients and scores."""
 
     head: Tensor  # (L, H)
     neuron: Tensor  # (L, F)
 
     def map(self, function: Callable[..., Tensor], *others: "Units") -> "Units":
-        """The function of both tensors, each together with the same one of the other pairs."""
+        """Apply a function to the head tensors, then to the neuron tensors, of this pair and the others."""
         return Units(*(function(*tensors) for tensors in zip(self, *others, strict=True)))
 
 
 def sparsity_of(config: Any) -> int:
-    """The percentage of units that a model of this configuration has lost; CheckpointError if it is none."""
+    """The percentage of units removed from a model of this configuration; CheckpointError if it is no percentage."""
     sparsity = str(getattr(config, "sparsity", 0))
     if not sparsity.isdigit():
         raise CheckpointError(f"sparsity {sparsity!r} of config.json: expected a percentage")
@@ -47,7 +47,8 @@ def kept_units(config: Any, sparsity: int) -> list[tuple[int, int]]:
     if str(sparsity) not in sparsity_map:
         held = ", ".join(sorted(sparsity_map, key=int))
         raise CheckpointError(f"sparsity {sparsity} is not in the checkpoint's sparsity map, which holds {held}")
-    heads, neurons = config.num_attention_heads, config.intermediate_size
+    heads = config.num_attention_heads
+    neurons = config.intermediate_size
     widths = []
     for layer in range(config.num_hidden_layers):
         heads_gone = _removed(sparsity_map, sparsity, "head", layer, heads)
@@ -57,7 +58,7 @@ def kept_units(config: Any, sparsity: int) -> list[tuple[int, int]]:
 
 
 def _removed(sparsity_map: dict, sparsity: int, kind: str, layer: int, units: int) -> int:
-    """Heads or neurons that a layer loses, as the map says."""
+    """How many heads or neurons the map removes from a layer."""
     try:
         removed = sparsity_map[str(sparsity)][kind].get(str(layer), 0)
     except (KeyError, TypeError, AttributeError):

@@ -10,7 +10,8 @@ timing, but the metrics mean nothing. A rewind makes --updates updates in ten ep
 of the training set, and is evaluated on the whole dev set as often as a run on the whole training set would be. On a
 GPU the clock waits for the device, and the peak is that of the GPU's memory.
 
-The last line printed is a JSON object.
+Before that, the rates of products at the model's shapes are printed (product_rates.py). The last line printed is a JSON
+object.
 """
 
 import argparse
@@ -30,9 +31,11 @@ import torch
 
 import run_rewinding
 from models.checkpoint import load_model
+from models.hub import read_config
 from models.losses import task_loss, teacher_loss
 from models.pruning import cut, drop_layers, sort_units
 from models.scores import GROUP, WINDOW, mask_gradients, normalise, random_scores
+from scripts import product_rates
 from utils.arguments import add_student_flags, argument_parser
 from utils.cache import load_examples
 from utils.evaluation import predict
@@ -226,6 +229,10 @@ def main(argv=None):
         print(json.dumps(result))
         return
 
+    if device_of(args).type == "cpu":
+        config = read_config(args.model_path)
+        product_rates.print_rates(config.get("hidden_size", 768), config.get("intermediate_size", 3072))
+
     # the variants alternate, so that a drift of the machine's speed affects both
     results = {}
     with tempfile.TemporaryDirectory() as name:
@@ -255,7 +262,7 @@ def print_medians(args, results: dict) -> None:
 
     # the same with memory, hardware and flags
     result = {"task_name": args.task_name, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    result |= hardware(device_of(args).type) | {"cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    result |= hardware(device_of(args).type)
     result["flags"] = shared_flags(args)
     for stage, (paper, ours) in seconds.items():
         result[f"{stage}_speedup"] = round(paper / ours, 2)

@@ -104,7 +104,8 @@ def draw(rows: list[data.Row], folder: Path) -> tuple[dict[str, list[str]], list
     left_out = []
     for task, student in tables.groups(rows):
         mine = [row for row in rows if (row.task, row.student) == (task, student)]
-        methods, title = tables.methods_of(mine), f"{TASKS[task].title}, student: {student}"
+        methods = tables.methods_of(mine)
+        title = f"{TASKS[task].title}, student: {student}"
         if not methods:
             continue
         name = f"{task}_{student}".replace(" ", "_").replace("%", "percent").replace("(", "").replace(")", "")
@@ -125,7 +126,8 @@ def _draw_group(figures, rows: list[data.Row], methods: list[str], title: str):
         yield "panels", figures.sparsity_panels(rows, methods, title)
     folders = sorted({(row.method, row.seed, row.folder) for row in rows if row.teacher_sparsity is not None})
     method, seed, path = next((f for f in folders if f[0] == "lam 0.5"), folders[0])
-    title, run = f"{title}, {method}, seed {seed}", RunFolder(Path(path))
+    title = f"{title}, {method}, seed {seed}"
+    run = RunFolder(Path(path))
     histories = {sparsity_of(name): result["history"] for name, result in run.results().items()}
     yield "training", figures.training_curves(histories, rows[0].metric, title)
     if teacher := data.sparse_teacher(run.path, run.settings(run.names()[0])):
@@ -166,8 +168,10 @@ def main(argv=None):
         import matplotlib  # noqa: F401, an optional package
     except ImportError:
         raise InputError("no matplotlib for the figures: pip install matplotlib") from None
-    found, folder = list(data.checkpoints(map(Path, args.outputs))), Path(args.report_dir)
-    rows, settings = data.collect(found), data.settings(found)
+    found = list(data.checkpoints(map(Path, args.outputs)))
+    folder = Path(args.report_dir)
+    rows = data.collect(found)
+    settings = data.settings(found)
     speeds, measured = measure(rows, not args.no_speed)
     folder.mkdir(parents=True, exist_ok=True)
     data.write_csv(folder / "results.csv", rows)

@@ -49,7 +49,8 @@ def batch_times(checkpoints: dict[str, Path], device: str) -> dict[str, list[flo
     Raises:
         CheckpointError: weights cannot be read.
     """
-    calls, times = {}, {name: [] for name in checkpoints}
+    calls = {}
+    times = {name: [] for name in checkpoints}
     for name, checkpoint in checkpoints.items():
         model = export.load_for_inference(str(checkpoint)).to(device)
         inputs = [part.to(device) for part in export.random_inputs(model.config, BATCH, LENGTH)]

@@ -172,7 +172,9 @@ def _row(folder: Path, name: str, args: dict[str, Any], metrics: dict[str, Any])
     """The number that a checkpoint stands for; None of stages 2 and 4, which train nothing."""
     if "dev" not in metrics:
         return None
-    metric, teacher, method = TASKS[args["task_name"]].metric, metrics.get("teacher"), _method(name, args, metrics)
+    metric = TASKS[args["task_name"]].metric
+    teacher = metrics.get("teacher")
+    method = _method(name, args, metrics)
     costs = costs_of(folder / name)
     return Row(
         task=args["task_name"],
@@ -233,7 +235,8 @@ def best_by_seed(rows: Iterable[Row]) -> dict[int, Row]:
 
 def tied_seeds(rows: Iterable[Row]) -> int:
     """In how many seeds several teacher sparsities share the best metric on the selecting rows."""
-    rows, tied = list(rows), 0
+    rows = list(rows)
+    tied = 0
     for best in best_by_seed(rows).values():
         tied += sum(row.seed == best.seed and row.selecting == best.selecting for row in rows) > 1
     return tied

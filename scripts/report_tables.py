@@ -59,7 +59,10 @@ def results_table(rows: list[data.Row], speeds: dict[str, float], measured: str)
         speeds: examples a second by student, "" being the teacher.
         measured: how.
     """
-    tasks, methods, lines, notes = sorted({row.task for row in rows}), methods_of(rows), [], []
+    tasks = sorted({row.task for row in rows})
+    methods = methods_of(rows)
+    lines = []
+    notes = []
     teachers = [row for row in rows if row.method == data.TEACHER]
     for student in ["", *sorted({row.student for row in rows if row.student})]:
         names = [data.ALONE, data.TRIAL, *methods] if student else [data.TEACHER]
@@ -175,7 +178,9 @@ def comparison_table(rows: list[data.Row], overall: bool) -> Table:
 
     `overall`: of all sparsities together, else of each.
     """
-    lines, beyond, intervals = [], 0, 0
+    lines = []
+    beyond = 0
+    intervals = 0
     for task, student in groups(rows):
         mine = [row for row in rows if (row.task, row.student) == (task, student)]
         dense = {row.seed: 100 * row.value for row in mine if row.method == data.TRIAL}
@@ -266,7 +271,8 @@ def latex(table: Table) -> str:
 
 def html_table(table: Table) -> str:
     """For the page: scrolled in a box of its own while names stay in sight, and folded if it is long."""
-    body, heading = [_html_row("th", table, table.header)], None
+    body = [_html_row("th", table, table.header)]
+    heading = None
     for line in table.lines:
         if line[: table.grouped] != heading:
             heading = line[: table.grouped]

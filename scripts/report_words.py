@@ -51,7 +51,8 @@ def _verdict(rows: list[data.Row], task: str, student: str) -> Verdict | None:
     dense = {row.seed: 100 * row.value for row in mine if row.method == data.TRIAL}
     compared, cut = (data.compare(choices[best][choice], dense) for choice in OVERALL)
     several = len({row.student for row in rows if row.task == task and row.student}) > 1
-    where, metric = f"{TASKS[task].title}{f' with {student}' * several}", METRICS[mine[0].metric]
+    where = f"{TASKS[task].title}{f' with {student}' * several}"
+    metric = METRICS[mine[0].metric]
     over_random = data.compare(choices[best]["best"], random)
     return compared and Verdict(where, metric, compared, cut, data.compare(random, dense), over_random)
 
@@ -76,7 +77,8 @@ def _differences(found: list[Verdict]) -> str:
         values = [verdict.best.difference for verdict in found]
         spread = f"{min(values):+.2f} to {max(values):+.2f} points of each task's metric"
         return f"{spread}, {statistics.fmean(values):+.2f} in the mean of {len(found)} comparisons"
-    texts, metric = [], None
+    texts = []
+    metric = None
     for verdict in found:
         unit = "" if verdict.metric == metric else f" points of {verdict.metric}"
         noise = " (beyond noise)" if verdict.best.is_beyond_noise else ""
@@ -105,7 +107,8 @@ def curve_caption(rows: list[data.Row]) -> str:
     means = [statistics.fmean(100 * r.value for r in rows if (r.method, r.teacher_sparsity) == point) for point in cut]
     if dense is None:
         return "There are no students of the dense teacher to hold these against."
-    above, of = sum(mean > dense.mean for mean in means), f"of {len(means)} points of cut teachers"
+    above = sum(mean > dense.mean for mean in means)
+    of = f"of {len(means)} points of cut teachers"
     if not dense.deviation:
         return f"{above} {of} lie above the dashed line."
     within = sum(abs(mean - dense.mean) <= dense.deviation for mean in means)

@@ -51,7 +51,13 @@ for WORD in "$@"; do
     --do_distil) STAGES=3 ;;
     --do_rewind) STAGES=5 ;;
     --temperature | --alpha) STAGES=345 ;;
-    --pkd_weight | --tinybert_weight | --minilm_weight | --no_teacher_cache) STAGES=35 ;;
+    --no_teacher_cache) STAGES=35 ;;
+    --*_weight) # of a loss between layers, which are the entries of one table
+      NAME=${WORD%%=*}
+      NAME=${NAME#--}
+      sed -n '/^INTERMEDIATE_LOSSES/,/}/p' "$ROOT/models/layer_losses.py" | grep -q "\"${NAME%_weight}\":" ||
+        fail "$WORD: no stage knows this flag"
+      STAGES=35 ;;
     --score_split) STAGES=4 ;;
     --score) STAGES=45 ;;
     --teacher_sparsity) STAGES=5 ;;

@@ -288,7 +288,7 @@ def hidden(folder: Path) -> set[Path]:
 
 def _settings(folder: Path) -> Iterator[tuple[Path, str, dict[str, Any]]]:
     """Run folder, name and settings of every finished checkpoint."""
-    machine = {*versions(), *hardware("cpu")}  # entries of args.json that are no settings
+    machine = {*versions(), *hardware("cpu"), "float32_products"}  # entries of args.json that are no settings
     for path in sorted((folder / "outputs").rglob("metrics.json")):
         if is_checkpoint(path.parent.name):
             run_folder = path.parent.parent

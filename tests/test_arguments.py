@@ -13,6 +13,7 @@ import run_finetuning
 import run_pruning
 import run_rewinding
 import run_sparsification
+from models.layer_losses import INTERMEDIATE_LOSSES
 from utils.arguments import recipe
 from utils.paths import run_folder
 from utils.recipe import Recipe
@@ -50,7 +51,7 @@ TRAINING = {  # the paper's for RTE
     **{"selection_metric": "acc", "do_test": False},
 }
 LOSS = {"temperature": 2.0, "alpha": 0.5}
-BETWEEN = {"pkd_weight": 0.0, "tinybert_weight": 0.0, "minilm_weight": 0.0, "no_teacher_cache": False}
+BETWEEN = {**{f"{name}_weight": 0.0 for name in INTERMEDIATE_LOSSES}, "no_teacher_cache": False}
 STUDENT = {"student_layer": 4, "layer_choice": "first", "student_sparsity": None}
 SCORE = {"score": "knowledgeable", "lam": 0.5}
 DENSE, SPARSE = "outputs/finetune/ft_rte/ckpt", "outputs/stark/layer_dropped/kd_4_rte_0.5/ckpt"
@@ -139,7 +140,7 @@ ENDS = {  # flag -> its lowest and its highest value, and what lies beyond them
     **dict.fromkeys(["num_train_epochs", "log_interval", "save_interval", "student_layer"], ("1", None, "0", None)),
     **dict.fromkeys(["num_patience_epochs"], ("0", None, "-1", None)),
     **dict.fromkeys(["learning_rate", "weight_decay", "max_grad_norm"], ("0", "1e9", "-1e-9", "inf")),
-    **dict.fromkeys(["pkd_weight", "tinybert_weight", "minilm_weight"], ("0", "1e9", "-1e-9", "inf")),
+    **dict.fromkeys([f"{name}_weight" for name in INTERMEDIATE_LOSSES], ("0", "1e9", "-1e-9", "inf")),
     **dict.fromkeys(["warmup_proportion", "alpha", "lam"], ("0", "1", "-1e-9", "1.000001")),
     **dict.fromkeys(["student_sparsity", "teacher_sparsity"], ("0", "99", "-1", "100")),
     "seed": ("0", "4294967295", "-1", "4294967296"),

@@ -9,7 +9,7 @@ from conftest import write_task
 from models.checkpoint import load_model
 from models.losses import task_loss
 from models.scores import WINDOW, mask_gradients
-from scripts import benchmark
+from scripts import benchmark, product_rates
 from utils.cache import load_examples
 from utils.tokenizer import load_tokenizer
 
@@ -43,10 +43,10 @@ def test_scoring_as_in_the_papers_code_gives_the_same_scores(prepared):
     _, folder = prepared
     teacher = load_model(str(folder / "teacher"), ("not_entailment", "entailment"))
     dev = load_examples("rte", str(folder / "data"), "dev", load_tokenizer(str(folder / "teacher")), 32)
-    [plain] = benchmark.padded_mask_gradients(teacher, dev, [task_loss], 32)
+    [padded] = benchmark.padded_mask_gradients(teacher, dev, [task_loss], 32)
     teacher.use_exact_shortcuts(True)
     [ours] = mask_gradients(teacher, dev.eval_batches(16, window=WINDOW), [task_loss])
-    for kind, other in zip(ours, plain, strict=True):
+    for kind, other in zip(ours, padded, strict=True):
         torch.testing.assert_close(kind, other, atol=1e-6, rtol=1e-4)
 
 
@@ -84,3 +84,17 @@ def test_the_peak_of_a_gpu_replaces_that_of_the_process(prepared, capsys):
         benchmark.main([*flags, "--worker", f"score/{variant}", "--folder", str(folder)])
         assert set(json.loads(capsys.readouterr().out.splitlines()[-1])) == {"seconds"}  # the GPU's memory, with one
     assert torch.get_float32_matmul_precision() == "high"
+
+
+def test_rates_of_products_are_of_the_shapes_and_the_faster_one_is_named(capsys, monkeypatch):
+    monkeypatch.setattr(product_rates, "SECONDS", 0.001)
+    product_rates.main(["--hidden_size", "32", "--intermediate_size", "64"])
+    lines = capsys.readouterr().out.splitlines()
+    kinds = lines[1].split()[1:]
+    assert kinds[:2] == ["torch", "bfloat16"]
+    assert [line.split(")")[0].strip() for line in lines[2:8]] == [
+        f"({rows}, 32, {out}" for rows in product_rates.ROWS for out in (32, 64)
+    ]
+    largest = dict(zip(kinds, map(float, lines[3].split(")")[1].split()), strict=True))
+    float32 = max(largest[kind] for kind in kinds if kind != "bfloat16")
+    assert largest[lines[8].split(", ")[1].split()[0]] == float32

@@ -133,7 +133,10 @@ def test_every_checkpoint_has_a_model_card_and_a_tracker_logs_curves(workplace):
     folder = workplace / "outputs/distil/layer_dropped/kd_2_rte"
     card = (folder / "ckpt" / "README.md").read_text()
     metrics = read(folder / "metrics.json")
+    assert "tags: [bert, glue," in card
     assert "This is a student for RTE, distilled from the dense teacher." in card
+    assert f"| its teacher's | acc {metrics['teacher']['acc']:.4f} |" in card
+    assert "`from models import load_model`" in card
     assert f"| metrics | acc {metrics['report']['acc']:.4f} |" in card
     assert "| layers | 2 |" in card
     assert "| --learning_rate | 0.001 |" in card
@@ -144,6 +147,13 @@ def test_every_checkpoint_has_a_model_card_and_a_tracker_logs_curves(workplace):
     events = EventAccumulator(str(curves)).Reload()
     found = [(event.step, event.value) for event in events.Scalars("ckpt/acc")]
     assert found == [(entry["update"], pytest.approx(entry["acc"])) for entry in metrics["history"]]
+
+
+def test_the_card_of_a_student_without_a_teacher_names_none(workplace):
+    run_distillation.main([*QUICK, *BOTH, "--student_layer", "1", "--model_type", "ft"])
+    card = (workplace / "outputs/distil/layer_dropped/ft_1_rte/ckpt/README.md").read_text()
+    assert "This is a student for RTE, trained without a teacher." in card
+    assert "its teacher's" not in card
 
 
 def test_a_tracker_that_is_not_installed_is_named(workplace, capsys):

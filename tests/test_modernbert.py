@@ -268,15 +268,15 @@ def test_what_older_libraries_write_is_the_same_model(tmp_path):
 
 
 def test_a_configuration_that_says_nothing_is_as_the_library_has_it(tmp_path):
-    plain, kept = {}, ("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+    expected, kept = {}, ("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
     library_model(tmp_path)
     edit_config(tmp_path, **dict.fromkeys(json.loads((tmp_path / "config.json").read_text())))
     edit_config(tmp_path, model_type="modernbert", pad_token_id=0, **{name: SMALL[name] for name in kept})
     ours = load_model(str(tmp_path)).config
     theirs = ModernBertConfig(**{name: SMALL[name] for name in kept}, **dict.fromkeys(["pad_token_id"], 0))
     for name, value in vars(ours).items():
-        plain[name] = getattr(theirs, name, value)
-    assert vars(ours) == plain
+        expected[name] = getattr(theirs, name, value)
+    assert vars(ours) == expected
     assert ours.layer_types == ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]
     assert not {"hidden_act", "layer_norm_eps", "hidden_dropout_prob"} & set(vars(ours))
 
@@ -302,7 +302,7 @@ LINEAR = {"full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta":
         ({"hidden_activation": "mine"}, "hidden_activation 'mine' of config.json: unknown"),
         ({"norm_eps": "small"}, "norm_eps 'small' of config.json: expected a number of at least 0"),
         ({"local_attention": 8.5}, "local_attention 8.5 of config.json: expected an integer of at least 0"),
-        ({"num_attention_heads": 32}, "heads of 1 numbers, which RoPE turns in pairs"),
+        ({"num_attention_heads": 32}, "heads of 1 numbers, expected an even number for RoPE"),
         ({"norm_bias": False}, "9 encoder weights that its config.json has no place for"),
         ({"pad_token_id": None}, "pad_token_id 50283 of config.json: expected less than vocab_size 45"),
     ],
@@ -434,6 +434,7 @@ def test_the_whole_chain(tmp_path, monkeypatch, capsys, student):
     run_sparsification.main([*task, *student, "--max_length", "40"])
     run_rewinding.main([*quick, *student, "--do_rewind", "--teacher_sparsity", "0", "90"])
     [best] = Path("outputs", "rewind").glob("*/*/ckpt_90")
+    assert "tags: [modernbert, glue," in (best / "README.md").read_text()
     model = load_model(str(best), LABELS)
     assert isinstance(model, PrunableModernBert)
     kinds = ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]

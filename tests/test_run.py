@@ -13,7 +13,9 @@ from models.bert import PrunableBert
 from utils.entry import entry_point
 from utils.errors import InputError
 from utils.files import lock, read_json, release, write_json
+from utils.resume import StateFile
 from utils.run import Run
+from utils.settings import run_id
 from utils.tables import table
 
 
@@ -113,6 +115,24 @@ def test_args_json_holds_flags_and_versions(tmp_path):
     assert content["seed"] == 1
     assert {"python_version", "torch_version", "transformers_version", "git_commit", "hardware"} <= set(content)
     assert content["cpu_threads"] == 1
+
+
+def test_training_that_goes_on_on_another_kind_of_machine_says_so(tmp_path, capsys):
+    run = make_run(tmp_path)
+    StateFile(tmp_path / ".ckpt.state", run_id=run_id(run.settings)).save({"update": 1}, torch.device("cpu"))
+    release()
+    make_run(tmp_path)
+    release()
+    assert "another kind of machine" not in capsys.readouterr().out
+    settings = json.loads((tmp_path / "args.json").read_text())
+    (tmp_path / "args.json").write_text(json.dumps({**settings, "cpu_capability": "AVX9", "cpu_threads": 7}))
+    make_run(tmp_path)
+    release()
+    changes = f"cpu_capability AVX9, now {settings['cpu_capability']}; cpu_threads 7, now 1"
+    line = f"begun on another kind of machine, results may differ in rounding: {changes}\n"
+    assert line in capsys.readouterr().out
+    assert line in (tmp_path / "log.txt").read_text()
+    assert json.loads((tmp_path / "args.json").read_text()) == settings
 
 
 def test_tables_align_and_mark_what_is_missing():

@@ -41,5 +41,13 @@ def test_the_check_above_sees_the_modules():
     assert "transformers" in imports(Path("models/encoder.py"))
 
 
+def test_every_file_has_a_line_in_the_docs():
+    scripts = [path.relative_to(ROOT) for path in (ROOT / "scripts").glob("*.sh")]
+    lines = (ROOT / "docs" / "files.md").read_text().splitlines()
+    listed = [line.split("`")[1] for line in lines if line.startswith("| `")]
+    files = [path.name for path in [*MODULES, *scripts] if path.name != "__init__.py"]
+    assert [name for name in files if listed.count(name) < files.count(name)] == []
+
+
 def test_no_python_in_datasets():
     assert not list((ROOT / "datasets").rglob("*.py"))

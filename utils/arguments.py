@@ -64,34 +64,35 @@ def argument_parser(doc: str, stage: str, model_types: tuple[str, ...]) -> Parse
     add("--task_name", choices=tuple(TASKS), default="rte", help="GLUE task")
     add("--data_dir", default="datasets", help="folder that holds the tasks' folders of TSV files")
     add("--data_type", choices=("combined",), default="combined", help="both sentences in one sequence")
-    text = "tokens an example, more are cut (default %(default)s, or what the model takes)"
+    text = "longest sequence in tokens, the rest is cut off (default %(default)s, or what the model takes if less)"
     add("--max_length", type=number(int, 4), default=MAX_LENGTH, help=text)
-    add("--max_train_examples", type=COUNT, help="first so many rows of train (default all)")
-    add("--max_eval_examples", type=COUNT, help="first so many rows of dev and test (default all)")
-    text = "what selects and scores: dev, as in the paper, or a fixed half of it; the other reports"
+    add("--max_train_examples", type=COUNT, help="use the first rows of train, this many (default all)")
+    add("--max_eval_examples", type=COUNT, help="use the first rows of dev and test, this many (default all)")
+    text = "rows that select weights and score units: dev, as in the paper, or a fixed half; the other half reports"
     add("--selection_split", choices=("dev", "half"), default="dev", help=text)
-    add("--per_device_eval_batch_size", type=COUNT, default=32, help="examples")
+    add("--per_device_eval_batch_size", type=COUNT, default=32, help="examples per forward pass in evaluation")
 
     # what computes, where, and how precisely
-    add = parser.add_argument_group("model and machine").add_argument
-    add("--model_type", choices=model_types, default=model_types[0], help="ft: task loss, kd: distillation")
-    add("--seed", type=number(int, 0, 2**32 - 1), default=Recipe().seed, help="of all random choices")
+    group = parser.add_argument_group("model and machine")
+    add = group.add_argument
+    add("--model_type", choices=model_types, default=model_types[0], help="ft: task loss; kd: distillation loss")
+    add("--seed", type=number(int, 0, 2**32 - 1), default=Recipe().seed, help="seed of all random choices")
     add("--use_cpu", action="store_true", help="do not use a GPU (default: use one if there is one)")
-    precision_flags = parser.add_mutually_exclusive_group()
+    precision_flags = group.add_mutually_exclusive_group()
     text = "float16 autocast with loss scaling (default float32)"
     precision_flags.add_argument("--use_fp16", action="store_true", help=text)
     precision_flags.add_argument("--use_bf16", action="store_true", help="bfloat16 autocast (default float32)")
     add("--compile", action="store_true", help="compile the models with torch.compile (default off)")
     if stage in STAGES:  # a benchmark leaves no run folder
-        add("--output_dir", default=output_dir(stage), help="folder that holds the runs' folders")
-    add("--overwrite", action="store_true", help="start afresh in a folder that holds a run (default go on)")
-    add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
+        add("--output_dir", default=output_dir(stage), help="folder of the runs' folders")
+    add("--overwrite", action="store_true", help="start afresh where there is a run already (default: go on)")
+    add("--debug", action="store_true", help="show an error's traceback (default: one line)")
 
     # switches back to the paper's code
     add = parser.add_argument_group("slower, as in the paper's code").add_argument
     add("--pad_to_max_length", action="store_true", help="pad all batches to --max_length (default: to their longest)")
     add("--no_group_by_length", action="store_true", help="batches of any lengths (default: of similar lengths)")
-    text = "last layer for all tokens, plain attention and products, AdamW on all rows (default: spared, equal results)"
+    text = "last layer for all tokens; attention in steps; torch's products and dropout; AdamW on all embedding rows"
     add("--no_exact_shortcuts", action="store_true", help=text)
     return parser
 
@@ -104,24 +105,24 @@ def add_training_flags(parser: Parser, do_flag: str) -> None:
     """
     add = parser.add_argument_group("training").add_argument
     default = Recipe()
-    add("--per_device_train_batch_size", type=COUNT, help="examples (default the task's: 16 or 32)")
-    add("--num_grad_accum_steps", type=COUNT, default=default.num_grad_accum_steps, help="batches per update")
-    add("--learning_rate", type=number(float, 0), help="peak (default the task's: 3e-5)")
-    add("--weight_decay", type=number(float, 0), default=default.weight_decay, help="0 is off")
-    add("--num_train_epochs", type=COUNT, help="(default the task's: 3, 5 or 10)")
-    text = "stop after so many without a better metric; 0 never"
+    add("--per_device_train_batch_size", type=COUNT, help="examples per forward pass (default the task's: 16 or 32)")
+    add("--num_grad_accum_steps", type=COUNT, default=default.num_grad_accum_steps, help="forward passes per update")
+    add("--learning_rate", type=number(float, 0), help="its peak (default the task's: 3e-5)")
+    add("--weight_decay", type=number(float, 0), default=default.weight_decay, help="of AdamW; 0 is off")
+    add("--num_train_epochs", type=COUNT, help="passes over train (default the task's: 3, 5 or 10)")
+    text = "stop after this many without a better dev metric; 0 is off"
     add("--num_patience_epochs", type=number(int, 0), default=default.num_patience_epochs, help=text)
-    add("--warmup_proportion", type=number(float, 0, 1), default=default.warmup_proportion, help="of all updates")
-    add("--max_grad_norm", type=number(float, 0), default=default.max_grad_norm, help="clip gradients to it; 0 is off")
-    add("--lr_scheduler_type", choices=SCHEDULERS, default=default.lr_scheduler_type, help="")
+    add("--warmup_proportion", type=number(float, 0, 1), default=default.warmup_proportion, help="share of updates")
+    add("--max_grad_norm", type=number(float, 0), default=default.max_grad_norm, help="of clipping; 0 is off")
+    add("--lr_scheduler_type", choices=SCHEDULERS, default=default.lr_scheduler_type, help="after warm-up")
     add("--log_interval", type=COUNT, help="updates between evaluations (default a tenth of an epoch, at least 10)")
     text = "updates between saves of the training state (default at evaluations, once a minute at most)"
     add("--save_interval", type=COUNT, help=text)
-    text = "training curves beside metrics.json; the package must be there"
+    text = "log training curves with this package, too; it must be installed"
     add("--report_to", choices=TRACKERS, default="none", help=text)
     add("--selection_metric", help="dev metric that selects the best weights (default the task's own)")
-    add(do_flag, action="store_true", help="as in the paper's scripts; it is what the script does anyway")
-    add("--do_test", action="store_true", help="then write the GLUE submission file for the test set (default off)")
+    add(do_flag, action="store_true", help="accepted as in the paper's scripts, without effect")
+    add("--do_test", action="store_true", help="predict the test set and write GLUE's submission file (default off)")
 
     def check(args: argparse.Namespace) -> None:
         # sizes that were not given are those of the task
@@ -145,10 +146,10 @@ def add_training_flags(parser: Parser, do_flag: str) -> None:
 def add_student_flags(parser: Parser) -> None:
     """Flags that name the student: parameter-pruned if --student_sparsity is given, else layer-dropped."""
     add = parser.add_argument_group("student").add_argument
-    add("--student_layer", type=COUNT, default=4, help="layers kept of a layer-dropped student")
+    add("--student_layer", type=COUNT, default=4, help="how many layers a layer-dropped student keeps")
     text = "which layers a layer-dropped student keeps: first, last, spaced, or as 0,3,7,11"
     add("--layer_choice", type=layer_choice, default="first", help=text)
-    text = "percent cut from a parameter-pruned student (default blank: layer-dropped)"
+    text = "percent of units cut from a parameter-pruned student (default: layer-dropped)"
     add("--student_sparsity", type=sparsity, help=text)
 
     def check(args: argparse.Namespace) -> None:
@@ -164,20 +165,20 @@ def add_student_flags(parser: Parser) -> None:
 def add_distillation_flags(parser: Parser) -> None:
     """Flags of the distillation loss."""
     add = parser.add_argument_group("distillation loss").add_argument
-    add("--temperature", type=number(float, 1e-3), default=2.0, help="T of both softmaxes")
-    add("--alpha", type=number(float, 0, 1), default=0.5, help="the teacher's share, the labels have the rest")
+    add("--temperature", type=number(float, 1e-3), default=2.0, help="temperature T of teacher's and student's softmax")
+    add("--alpha", type=number(float, 0, 1), default=0.5, help="weight of the teacher; the labels' is 1 - alpha")
 
 
 def add_teacher_flags(parser: Parser, intermediate_losses: dict[str, Callable]) -> None:
-    """Flags of the stages that train under a teacher: caching its logits, and weights of losses between layers.
+    """Flags of the stages that train with a teacher: caching its logits, and weights of losses between layers.
 
     Args:
         intermediate_losses: name -> loss; each becomes a flag --<name>_weight, and the first sentence of its docstring
             the help text.
     """
-    text = "run the teacher in every step, as the paper's code does (default: once)"
+    text = "run the teacher in every step, as the paper's code does (default: cache its logits)"
     parser.add_argument("--no_teacher_cache", action="store_true", help=text)
-    group = parser.add_argument_group("weights of losses between layers, beside that on logits; 0 is off")
+    group = parser.add_argument_group("weights of losses between layers, added to the distillation loss; 0 is off")
     for name, loss in intermediate_losses.items():
         text = loss.__doc__.split(":")[0].split(".")[0]
         group.add_argument(f"--{name}_weight", type=number(float, 0), default=0.0, help=text)
@@ -194,7 +195,7 @@ def add_teacher_flags(parser: Parser, intermediate_losses: dict[str, Callable]) 
 
 def add_score_flags(parser: Parser) -> None:
     """Flags of the score by which the teacher's units are sorted."""
-    text = "what units are sorted by; random is seeded, magnitude is their weights' norm"
+    text = "score that sorts units; random is drawn from --seed, magnitude is the norm of a unit's weights"
     parser.add_argument("--score", choices=SCORES, default=SCORES[0], help=text)
     text = "share of expressiveness in the knowledgeable score"
     parser.add_argument("--lam", type=number(float, 0, 1), default=0.5, help=text)

@@ -18,17 +18,21 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
         config: configuration of the model, with its layers and sparsity.
         result: content of the checkpoint's metrics.json; all of its keys are optional.
     """
-    # what the checkpoint is, and its results; facts without a value are left out of the table
+    # what the checkpoint is, and its results; the table leaves out facts without a value
     task = TASKS[settings["task_name"]].title
     description = STAGES[settings["stage"]].description.format(task=task)
+    without_teacher = settings["stage"] == "distillation" and settings["model_type"] == "ft"
+    if without_teacher:
+        description = f"a student for {task}, trained without a teacher"
     teacher_sparsity = sparsity_of(name)
     facts = [
         ("task", f"GLUE {task}"),
+        ("encoder", config.model_type),
         ("layers", config.num_hidden_layers),
         ("heads and neurons removed", f"{getattr(config, 'sparsity', '0')} %"),
         ("teacher sparsity", None if teacher_sparsity is None else f"{teacher_sparsity} %"),
         ("metrics", _format_metrics(result.get("report") or result.get("dev"))),
-        ("its teacher's", _format_metrics(result.get("teacher"))),
+        ("its teacher's", None if without_teacher else _format_metrics(result.get("teacher"))),
         ("on rows", _format_rows(result)),
         ("answers to every row", result.get("only_answer")),
         ("trained on processes", settings["num_processes"]),
@@ -48,11 +52,11 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
     flags = [(f"--{flag}", value) for flag, value in sorted(settings.items()) if flag not in hidden]
     return "\n".join(
         [
-            "---\nlanguage: en\ntags: [bert, glue, knowledge-distillation, pruning]\n---\n",
+            f"---\nlanguage: en\ntags: [{config.model_type}, glue, knowledge-distillation, pruning]\n---\n",
             f"# {folder}/{name}\n",
             f"This is {description}.\n",
             *_table(("fact", ""), facts),
-            "\nIt is loaded with `PrunableBert.from_pretrained` of the repository that made it, cut or not.\n",
+            "\nThe repository that made it loads it, cut or not: `from models import load_model`.\n",
             "## Where it comes from\n",
             *_table(("from", "what"), lineage),
             "\n## How it was made\n",

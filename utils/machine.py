@@ -25,9 +25,10 @@ def versions() -> dict[str, str | None]:
 
 
 def hardware(device: str) -> dict[str, str | int]:
-    """Name of the processor or GPU, and number of CPU threads; `device` is "cpu" or "cuda"."""
+    """Name of the processor or GPU, the CPU's capability and number of threads; `device` is "cpu" or "cuda"."""
     name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
-    return {"hardware": name, "cpu_threads": torch.get_num_threads()}
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {"hardware": name, "cpu_capability": capability, "cpu_threads": torch.get_num_threads()}
 
 
 def _cpu_name() -> str:

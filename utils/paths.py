@@ -18,7 +18,7 @@ class StageInfo(NamedTuple):
 
 SCORED_RUN_NAME = "{kind}/kd_{student}_{task}_{score}"
 STAGES = {  # in order; the script of a stage is run_<stage>.py
-    "finetuning": StageInfo("finetune", "ft_{task}", "BERT fine-tuned on {task}: a dense teacher"),
+    "finetuning": StageInfo("finetune", "ft_{task}", "an encoder fine-tuned on {task}: a dense teacher"),
     "pruning": StageInfo(
         "prune", "ft_{task}", "a teacher for {task} whose heads and neurons are sorted by expressiveness"
     ),

@@ -31,6 +31,8 @@ from utils.tasks import TASKS
 from utils.trackers import Tracker
 
 logger = logging.getLogger("stark")
+# entries of args.json that decide how results are rounded
+KIND_OF_MACHINE = ("hardware", "cpu_capability", "cpu_threads", "float32_products", "torch_version")
 SHARED = ".shared.lock"  # held while writing the files beside the checkpoints, which runs of one sweep share
 
 
@@ -62,6 +64,7 @@ class Run:
         # from here on errors and warnings are logged
         log.start()
         self.device = processes.start(args.use_cpu)
+        self.machine = {**versions(), **hardware(self.device.type)}
         set_seed(args.seed)
         if processes.world_size() > 1 and "num_train_epochs" not in args:
             raise InputError(f"{self.script}: runs on one process, found {processes.world_size()}: no torchrun")
@@ -111,9 +114,10 @@ class Run:
             lock(path / SHARED, wait=True)
             if self.args.overwrite and not self._is_overwriting():
                 self.folder.overwrite(self.names, self.settings)
+            log.to_file(path / "log.txt")
+            self._log_other_machine()
             self._write_settings(path)
             release(path / SHARED)
-            log.to_file(path / "log.txt")
         processes.barrier()
 
         self.tracker.start(path, self.settings)
@@ -123,7 +127,20 @@ class Run:
         self.saved_time = time.perf_counter()
 
     def _write_settings(self, folder: Path) -> None:
-        write_json(folder / SETTINGS, {**self.settings, **versions(), **hardware(self.device.type)})
+        write_json(folder / SETTINGS, {**self.settings, **self.machine})
+
+    def _log_other_machine(self) -> None:
+        """Say it if a state that this run goes on from was saved on another kind of machine."""
+        if not any(self.folder.beside(name, "state").exists() for name in self.names):
+            return
+        before = read_json(self.folder.path / SETTINGS)
+        changes = [
+            f"{key} {before[key]}, now {self.machine[key]}"
+            for key in KIND_OF_MACHINE
+            if key in before and before[key] != self.machine.get(key)
+        ]
+        if changes:
+            logger.warning("begun on another kind of machine, results may differ in rounding: %s", "; ".join(changes))
 
     def save(self, name: str, *parts: Any, result: dict, write: Callable[[Path], None] | None = None) -> None:
         """Write a checkpoint atomically: model and tokenizer, settings, metrics and model card.
