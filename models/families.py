@@ -57,9 +57,8 @@ class Family(NamedTuple):
     names: dict[str, str] = {}  # parts of the names of the encoder's weights -> BERT's
     settings: dict[str, str] = {}  # keys of its config.json -> BERT's
     defaults: dict[str, Any] = {}  # of its config.json, where they differ from BERT's
-    activation: str | None = "tanh"  # between the classifier's layers; None if its config.json names it
+    fixed: dict[str, Any] = {}  # what its library class computes by, whatever config.json says
     starts_after_pad: bool = False  # whether positions are counted from the padding token's id + 1
-    token_types: bool = True  # whether it has token-type embeddings
 
 
 ROBERTA = {"pad_token_id": 1}
@@ -73,7 +72,7 @@ FAMILIES = {
         "electra.",
         names={"embeddings_project.": "embeddings.project."},
         defaults={"embedding_size": 128},
-        activation="gelu",
+        fixed={"classifier_activation": "gelu"},
     ),
     "distilbert": Family(
         "DistilBertForSequenceClassification",
@@ -81,24 +80,22 @@ FAMILIES = {
         {"pre_classifier.": "cls.0.", "classifier.": "cls.3."},
         DISTILBERT_NAMES,
         DISTILBERT_SETTINGS,
-        activation="relu",
-        token_types=False,
+        fixed={"classifier_activation": "relu", "layer_norm_eps": 1e-12, "type_vocab_size": 0},
     ),
     "mpnet": Family(
         "MPNetForSequenceClassification",
         "mpnet.",
         names=MPNET_NAMES,
         defaults={"pad_token_id": 1, "relative_attention_num_buckets": 32},
+        fixed={"type_vocab_size": 0},
         starts_after_pad=True,
-        token_types=False,
     ),
     "modernbert": Family(
         "ModernBertForSequenceClassification",
         "model.",
         {"head.dense.": "cls.dense.", "head.norm.": "cls.LayerNorm.", "classifier.": "cls.classifier."},
         {"tok_embeddings.": "word_embeddings.", "norm.": "LayerNorm."},
-        activation=None,
-        token_types=False,
+        fixed={"type_vocab_size": 0},
     ),
 }
 
@@ -113,14 +110,11 @@ def as_bert_config(config: dict[str, Any]) -> dict[str, Any]:
     if is_ours(config):
         return config
     family = FAMILIES[config.get("model_type") or "bert"]
-    config = {**family.defaults, **{family.settings.get(key, key): value for key, value in config.items()}}
-    if family.activation not in ("tanh", None):
-        config["classifier_activation"] = family.activation
+    renamed = {family.settings.get(key, key): value for key, value in config.items()}
+    config = {**family.defaults, **renamed, **family.fixed}
     if family.starts_after_pad:
         with contextlib.suppress(TypeError):  # values that are no numbers are refused later
             config["max_position_embeddings"] = config.get("max_position_embeddings", 512) - _first_position(config)
-    if not family.token_types:
-        config["type_vocab_size"] = 0
     return config
 
 
@@ -174,13 +168,11 @@ def as_library_config(config: dict[str, Any]) -> dict[str, Any]:
     """The config.json of the family's class in Hugging Face's library, of ours for a model without cut layers."""
     family = FAMILIES[config["model_type"]]
     theirs = {ours: name for name, ours in family.settings.items()}
-    left_out = ["sparsity", "sparsity_map", *(["classifier_activation"] if family.activation else [])]
+    left_out = ["sparsity", "sparsity_map", *family.fixed]
     settings = {theirs.get(key, key): value for key, value in config.items() if key not in left_out}
     settings["architectures"] = [family.library_class]
     if family.starts_after_pad:
         settings["max_position_embeddings"] += _first_position(config)
-    if not family.token_types:
-        del settings["type_vocab_size"]
     if len(config["id2label"]) == 1:
         settings["problem_type"] = "regression"
     return settings

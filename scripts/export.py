@@ -154,7 +154,7 @@ def write_onnx(model: PrunableEncoder, folder: Path) -> str:
     largest = np.max(differences)
     if not largest <= TOLERANCE:  # true of NaN, too
         raise FloatingPointError(f"onnxruntime's logits are {largest:.1e} off torch's, expected {TOLERANCE} at most")
-    write_config(folder, model.config.to_dict())
+    write_config(folder, {**model.config.to_dict(), "architectures": [type(model).__name__]})
     return f"onnxruntime's logits are within {largest:.1e} of torch's in {len(differences)} shapes"
 
 

@@ -23,7 +23,7 @@ import run_pruning
 import run_rewinding
 import run_sparsification
 from models.bert import RelativeBias
-from models.checkpoint import load_model
+from models.checkpoint import load_model, weightless_model
 from models.families import FAMILIES, as_bert_weights
 from models.losses import task_loss
 from models.pruning import SPARSITIES, cut, drop_layers, sort_units
@@ -134,6 +134,31 @@ def test_logits_and_gradients_are_those_of_the_librarys_class(tmp_path, kind, si
     assert {name for name in renamed if not name.endswith("bias_columns")} == {
         name for name, _ in ours.named_parameters()
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "stray"),
+    [
+        ("distilbert", {"layer_norm_eps": 0.1, "type_vocab_size": 2, "classifier_activation": "tanh"}),
+        ("electra", {"classifier_activation": "tanh"}),
+        ("mpnet", {"type_vocab_size": 2}),
+    ],
+)
+def test_settings_that_a_familys_class_does_not_read_change_nothing(tmp_path, kind, stray):
+    theirs = library_model(kind, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **stray}))
+    batch = padded_batch(theirs.config)
+    torch.testing.assert_close(load_model(str(tmp_path), LABELS)(*batch), library_logits(theirs, *batch))
+
+
+def test_an_onnx_folder_says_how_many_tokens_its_model_takes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    library_model("roberta", Path("theirs"))  # 42 positions, of which 40 are tokens'
+    write_vocabulary(Path("theirs"))
+    export.main(["--model_path", "theirs", "--format", "onnx"])
+    config = json.loads(Path("onnx", "config.json").read_text())
+    assert weightless_model(config).config.max_position_embeddings == config["max_position_embeddings"] == 40
 
 
 def test_distances_fall_into_mpnets_buckets():
