@@ -60,15 +60,12 @@ def load_model(path: str, labels: tuple[str, ...] | None = None, fine_tuned: boo
         names = _class_names(raw)
         if labels is None:
             labels = names if len(names) > 1 else ()
-        settings = as_bert_config(raw)
-        _check_settings(settings)
-        config = Config(**_for_labels(settings, labels))
+        config = _configuration(raw, labels)
 
         # the weights, under our names
         weights = read_weights(path)
         weights = as_bert_weights(raw, weights, with_head=fine_tuned and _has_library_head(raw, weights))
-        encoder = ENCODERS.get(config.model_type, PrunableBert)
-        model, absent, unused = encoder.from_weights(config, weights)
+        model, absent, unused = _encoder_class(config).from_weights(config, weights)
         model.name_or_path = path
 
         # the encoder must be complete, and of a fine-tuned model the classifier, too
@@ -94,11 +91,20 @@ def weightless_model(config: dict[str, Any]) -> PrunableEncoder:
         CheckpointError: load_model would refuse the configuration.
     """
     _check_family(config)
-    settings = as_bert_config(config)
-    _check_settings(settings)
-    settings = _for_labels(settings, _class_names(config))
+    own = _configuration(config, _class_names(config))
     with torch.device("meta"):
-        return ENCODERS.get(settings.get("model_type"), PrunableBert)(Config(**settings))
+        return _encoder_class(own)(own)
+
+
+def _configuration(raw: dict[str, Any], labels: tuple[str, ...]) -> Config:
+    """A config.json of a known family as ours, with these labels; CheckpointError for what is not implemented."""
+    settings = as_bert_config(raw)
+    _check_settings(settings)
+    return Config(**_for_labels(settings, labels))
+
+
+def _encoder_class(config: Config) -> type[PrunableEncoder]:
+    return ENCODERS.get(config.model_type, PrunableBert)
 
 
 def _class_names(config: dict[str, Any]) -> tuple[str, ...]:

@@ -126,11 +126,11 @@ def as_bert_weights(config: dict[str, Any], weights: dict[str, Tensor], with_hea
         weights: name -> weight, as in its files.
         with_head: whether to rename the classifier's weights, too.
     """
+    if is_ours(config):
+        return weights
     family = FAMILIES[config.get("model_type") or "bert"]
     if not any(name.startswith((family.prefix, OURS)) for name in weights):  # an encoder saved alone
         weights = {family.prefix + name: weight for name, weight in weights.items()}
-    if is_ours(config):
-        return weights
     renamed = {_renamed(name, family, with_head): weight for name, weight in weights.items()}
     # positions count from 0 here
     positions = OURS + "embeddings.position_embeddings.weight"

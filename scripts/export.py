@@ -70,7 +70,7 @@ def load_for_inference(path: str) -> PrunableEncoder:
     """
     if not Path(path, "config.json").is_file():
         raise CheckpointError(f"{path}: no folder with a config.json, expected a checkpoint")
-    return load_model(path, None).eval()
+    return load_model(path)
 
 
 def default_folder(model_path: str, kind: str) -> Path:

@@ -179,6 +179,24 @@ def scored(model):
     return model
 
 
+def assert_cut_is_masked(model, batch, folder: Path):
+    """A sorted model has the same logits cut and masked, also reloaded and in training; returns the smallest one."""
+    config = model.config
+    for sparsity in SPARSITIES:
+        smaller = cut(model, sparsity)
+        widths = torch.tensor([layer.widths for layer in smaller.layers])  # (L, 2)
+        heads, neurons = widths.split(1, dim=1)
+        head_mask = (torch.arange(config.num_attention_heads) < heads).float()
+        expected = model(*batch, head_mask, (torch.arange(config.intermediate_size) < neurons).float())
+        torch.testing.assert_close(smaller(*batch), expected, atol=1e-5, rtol=0)
+        smaller.save_pretrained(folder)
+        assert torch.equal(load_model(str(folder), LABELS)(*batch), smaller(*batch))
+        # and once more, by training's attention, in which the last layer's is written out, too
+        smaller.use_exact_shortcuts(False)
+        torch.testing.assert_close(smaller.train()(*batch), expected, atol=1e-5, rtol=0)
+    return smaller
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_cut_is_masked_at_every_sparsity_and_after_reloading(tmp_path, kind):
     theirs = library_model(kind, tmp_path)
@@ -188,18 +206,8 @@ def test_cut_is_masked_at_every_sparsity_and_after_reloading(tmp_path, kind):
     scored(model)
     torch.testing.assert_close(model(*batch), before, atol=1e-5, rtol=0)
     torch.testing.assert_close(model(*batch, torch.ones(3, 4), torch.ones(3, 40)), before, atol=1e-5, rtol=0)
-    for sparsity in SPARSITIES:
-        smaller = cut(model, sparsity)
-        kept = [layer.widths for layer in smaller.layers]
-        heads, neurons = (torch.tensor(counts)[:, None] for counts in zip(*kept, strict=True))
-        masks = (torch.arange(4) < heads).float(), (torch.arange(40) < neurons).float()
-        expected = model(*batch, *masks)
-        torch.testing.assert_close(smaller(*batch), expected, atol=1e-5, rtol=0)
-        smaller.save_pretrained(tmp_path / "cut")
-        assert torch.equal(load_model(str(tmp_path / "cut"), LABELS)(*batch), smaller(*batch))
-        # and once more, by training's attention, in which the last layer's is written out, too
-        smaller.use_exact_shortcuts(False)
-        torch.testing.assert_close(smaller.train()(*batch), expected, atol=1e-5, rtol=0)
+    smaller = assert_cut_is_masked(model, batch, tmp_path / "cut")
+    kept = [layer.widths for layer in smaller.layers]
     assert min(min(widths) for widths in kept) == 0  # a layer without heads, or without neurons
     # each weight that is left has a gradient, which training on several processes waits for
     smaller.train()(*batch).sum().backward()

@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import forked, small_config, wait_until, write_task
 from safetensors.torch import load_file
-from test_training import QUICK, make_examples
+from test_training import QUICK, fit_and_select, make_examples
 
 import run_distillation
 import run_finetuning
@@ -24,7 +24,6 @@ from models.bert import PrunableBert
 from models.losses import task_loss
 from scripts import chaos
 from utils.errors import InputError
-from utils.evaluation import evaluate
 from utils.resume import StateFile
 from utils.training import fit
 
@@ -58,15 +57,7 @@ def test_training_goes_on_bit_for_bit(tmp_path, model, tokenizer, recipe, stop, 
                 raise Stopped
             return task_loss(logits, batch)
 
-        return fit(
-            model,
-            examples,
-            loss,
-            recipe,
-            eval_fn=lambda: evaluate(model, examples, "acc", 8),
-            selection_metric="acc",
-            train_state=saved,
-        ), len(seen)
+        return fit_and_select(model, examples, loss, recipe, saved), len(seen)
 
     whole, stopped, resumed = (copy.deepcopy(model) for _ in range(3))
     wanted, steps = train(whole)

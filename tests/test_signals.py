@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import forked, small_config, wait_until
-from test_training import QUICK, make_examples
+from test_training import QUICK, fit_and_select, make_examples
 
 import run_finetuning
 from models.bert import PrunableBert
 from models.losses import task_loss
 from utils.entry import entry_point
-from utils.evaluation import evaluate
 from utils.files import lock, written_beside
 from utils.resume import StateFile
 from utils.signals import deferred
@@ -55,15 +54,7 @@ def test_training_finishes_its_update_saves_and_goes_on_from_there(tmp_path, cap
 
         made.clear()
         recipe = QUICK._replace(num_train_epochs=3)
-        return fit(
-            model,
-            examples,
-            loss,
-            recipe,
-            eval_fn=lambda: evaluate(model, examples, "acc", 8),
-            selection_metric="acc",
-            train_state=saved,
-        )
+        return fit_and_select(model, examples, loss, recipe, saved)
 
     @entry_point()
     def main(argv):

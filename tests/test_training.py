@@ -41,6 +41,12 @@ def no_dropout():
     return model
 
 
+def fit_and_select(model, examples, loss_fn, recipe, train_state=None):
+    """Train on examples and select the best weights on the same."""
+    options = {"eval_fn": lambda: evaluate(model, examples, "acc", 8), "selection_metric": "acc"}
+    return fit(model, examples, loss_fn, recipe, **options, train_state=train_state)
+
+
 def make_examples(tokenizer, rows: int, **options):
     rng = random.Random(0)
     texts = [sentence(rng, rng.randint(1, 12)) for _ in range(rows)]
