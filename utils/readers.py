@@ -5,23 +5,15 @@ train = read_split("rte", "datasets", "train")
 
 import logging
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from utils.errors import InputError
+from utils.rows import find_columns, is_quoted, listed, other_kind, shown, tsv_rows
 from utils.tasks import HEADERS, SCORE_RANGE, SPLITS, SYNONYMS, TASKS, Task, split_path
 
 logger = logging.getLogger("stark")
-OTHER_KINDS = {  # files that failed downloads leave instead of a table -> pattern of their first line
-    "a git-lfs pointer, to be fetched with git lfs pull": re.compile(r"version https://git-lfs\.github\.com/spec/"),
-    "an HTML page": re.compile(r"<(!doctype|html|head|body|\?xml)\b", re.IGNORECASE),
-}
-# limits of what an error message quotes from a file
-LONGEST_FIELD = 40  # characters
-MOST_FIELDS = 20
 
 
 class Columns(NamedTuple):
@@ -186,64 +178,3 @@ def _label(field: str, task: Task, path: Path, line: int) -> float:
     if not lowest <= score <= highest:
         raise InputError(f"{path} line {line}: score {shown(field)}, expected a number from {lowest} to {highest}")
     return score
-
-
-def tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of each line that is not blank, including the header.
-
-    Fields are separated by tabs, without quoting or escapes: a stray " must not swallow rows. Lines end at a line feed
-    only, since the texts hold other characters that Python would split at. Fields are stripped, but not the line:
-    an empty last field would be lost.
-
-    Raises:
-        InputError: the file is not UTF-8.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                row = [field.strip(" \r\n") for field in line.split("\t")]
-                if row != [""]:
-                    yield number, row
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start} of a block)") from None
-
-
-def find_columns(
-    header: Sequence[str], names: Sequence[str], synonyms: Mapping[str, str] | None = None
-) -> list[int] | None:
-    """Positions of these columns in a header; None unless each occurs exactly once.
-
-    Args:
-        header: column names of a file, in its order.
-        names: names of the columns to find.
-        synonyms: other names of a column -> the name in `names`.
-    """
-    synonyms = synonyms or {}
-    columns = [synonyms.get(name, name) for name in header]
-    if any(columns.count(name) != 1 for name in names):
-        return None
-    return [columns.index(name) for name in names]
-
-
-def other_kind(first_row: Sequence[str]) -> str | None:
-    """The kind of a file that holds no table, such as an HTML page, by its first row; None if it may hold one."""
-    return next((kind for kind, pattern in OTHER_KINDS.items() if pattern.match(first_row[0])), None)
-
-
-def is_quoted(field: str) -> bool:
-    """Whether a CSV writer has put this field in quotes and doubled the quotes inside."""
-    inside = field[1:-1]
-    return field[:1] == field[-1:] == '"' and '""' in inside and '"' not in inside.replace('""', "")
-
-
-def shown(field: str) -> str:
-    """A field in quotes for an error message, cut to its first 40 characters."""
-    return repr(field if len(field) <= LONGEST_FIELD else f"{field[:LONGEST_FIELD]}...")
-
-
-def listed(fields: Sequence[str]) -> str:
-    """Fields in quotes for an error message, cut to the first 20."""
-    quoted = [shown(field) for field in fields[:MOST_FIELDS]]
-    if len(fields) > MOST_FIELDS:
-        quoted.append("...")
-    return ", ".join(quoted)
