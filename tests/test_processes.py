@@ -1,90 +1,164 @@
 """Two processes do what one does, to rounding, and only one of them writes."""
 
+import copy
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from functools import partial
+from multiprocessing import Process
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import refused, wait_until, write_task
-from two_processes import results
+import torch
+from conftest import forked, refused, small_config, wait_until, write_task
+from test_training import QUICK, make_examples
 
 import run_finetuning
+import run_pruning
+from models.bert import PrunableBert
+from models.layer_losses import IntermediateLoss
+from models.losses import distillation_loss
+from utils import processes
+from utils.evaluation import evaluate, predict
 from utils.resume import StateFile
+from utils.training import fit
 
 ROOT = Path(__file__).parent.parent
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-QUICK = ["--num_train_epochs", "2", "--learning_rate", "1e-3", "--log_interval", "4", "--use_cpu"]
-
+FLAGS = ["--num_train_epochs", "2", "--learning_rate", "1e-3", "--log_interval", "4", "--use_cpu"]
+BATCHES = [(8, 1), (4, 2)]  # of one process: examples, and how many batches make an update
+ROWS = (1, 2, 21, 33)
 
 # what a user has set for other programs changes nothing here
 FOREIGN = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_USE_FSDP": "true", "OMPI_COMM_WORLD_SIZE": "3"}
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), **FOREIGN}
 
 
-def run_on_two(*command: str) -> subprocess.CompletedProcess:
-    return subprocess.run([*TORCHRUN, *command], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+def as_rank(rank: int, port: int, target: Any, *arguments: Any) -> None:
+    """Call a function with the environment variables that torchrun sets for one of two processes."""
+    addresses = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **addresses, **FOREIGN}
+    target(*arguments)
 
 
-def test_two_processes_train_and_predict_like_one(tmp_path, bert_folder, tokenizer):
-    write_task(tmp_path / "datasets", "rte")
-    script, result = ROOT / "tests" / "two_processes.py", tmp_path / "found.json"
-    done = run_on_two(str(script), str(bert_folder), str(result), str(tmp_path / "datasets"))
-    assert done.returncode != 0  # of its last line
-    assert "runs on one process, found 2: no torchrun" in done.stderr
-    found = json.loads(result.read_text())
+def on_two(target: Any, *arguments: Any) -> list[Process]:
+    """Two processes that call a function, as torchrun starts them, but with all packages imported already."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    return [forked(as_rank, rank, port, target, *arguments) for rank in (0, 1)]
+
+
+def results(tokenizer) -> dict:
+    """Histories of training without dropout at each batch size, with layers compared, and logits of small sets."""
+    torch.manual_seed(0)
+    model = PrunableBert(small_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    model.cls[2].p = 0.0
+    initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    train, dev = make_examples(tokenizer, 33), make_examples(tokenizer, 21)  # 33 leave an update of one example
+    teacher = copy.deepcopy(model)
+    on_logits = partial(distillation_loss, temperature=2.0, alpha=0.5)
+    histories = []
+    for batch_size, accumulated in BATCHES:
+        model.load_state_dict(initial)
+        recipe = QUICK._replace(batch_size=batch_size // processes.world_size(), num_grad_accum_steps=accumulated)
+        with IntermediateLoss(model, teacher, {"tinybert": 1.0}, on_logits) as loss_fn:
+            result = fit(
+                model,
+                train,
+                loss_fn,
+                recipe,
+                eval_fn=lambda: evaluate(model, dev, "acc", 8),
+                selection_metric="acc",
+            )
+        histories.append(result.history)
+    logits = [predict(model, make_examples(tokenizer, rows), 8).tolist() for rows in ROWS]
+    return {"histories": histories, "logits": logits}
+
+
+def threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def write_results(tokenizer, target: Path) -> None:
+    """Write what each process has found, then run a stage that is not for several, and leave no thread of the group."""
+    processes.start(use_cpu=True)
+    rank = processes.rank()
+    before = threads()
+    collectives = {
+        "broadcast": processes.broadcast(rank),
+        "sum": processes.all_reduce_sum(torch.tensor(rank + 1)).item(),
+    }
+    by_rank = processes.all_gather({**results(tokenizer), **collectives})
+    if processes.is_main():
+        target.write_text(json.dumps(by_rank))
+    try:
+        run_pruning.main(["--model_path", "bert"])
+    finally:
+        assert threads() <= before  # one that is left may abort the process when Python ends
+
+
+def test_two_processes_train_and_predict_like_one(in_tmp_path, bert_folder, tokenizer, capfd):
+    write_task(Path("datasets"), "rte")
+    started = on_two(write_results, tokenizer, Path("found.json"))
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [2, 2]
+    assert "runs on one process, found 2: no torchrun" in capfd.readouterr().err
+    found = json.loads(Path("found.json").read_text())
     wanted = results(tokenizer)
     assert found[0] == found[1]  # both know all of it
     assert (found[0]["broadcast"], found[0]["sum"]) == (0, 3)
-    for ours, alone in zip(found[0]["logits"], found[1]["logits"], strict=True):
-        assert ours == alone
+    for ours, alone in zip(found[0]["logits"], wanted["logits"], strict=True):
+        torch.testing.assert_close(torch.tensor(ours), torch.tensor(alone), atol=1e-4, rtol=0)
     for ours, alone in zip(found[0]["histories"], wanted["histories"], strict=True):
         assert len(ours) == len(alone) == 4
         for entry, other in zip(ours, alone, strict=True):
             assert entry == pytest.approx(other, abs=1e-5)
 
 
-def test_a_stage_on_two_processes_writes_once_and_counts_every_row(tmp_path, monkeypatch, capsys, bert_folder):
-    write_task(tmp_path / "datasets", "rte")  # 21 rows of dev and 9 of test: neither can be halved
-    monkeypatch.chdir(tmp_path)
-    done = run_on_two(str(ROOT / "run_finetuning.py"), "--model_path", str(bert_folder), "--do_test", *QUICK)
+def test_a_stage_that_torchrun_starts_writes_once_and_counts_every_row(in_tmp_path, capsys, bert_folder):
+    write_task(Path("datasets"), "rte")  # 21 rows of dev and 9 of test: neither can be halved
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*torchrun, str(ROOT / "run_finetuning.py"), "--model_path", "bert", "--do_test", *FLAGS]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    folder = tmp_path / "outputs" / "finetune" / "ft_rte"
+    folder = Path("outputs/finetune/ft_rte")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["updates"] == 4  # 50 rows, 2 processes x 16
     assert metrics["dev"]["acc"] * 21 == pytest.approx(round(metrics["dev"]["acc"] * 21))
     assert len((folder / "RTE.tsv").read_text().splitlines()) == 10
     assert (folder / "log.txt").read_text().count("done in") == 1
     assert sorted(path.name for path in folder.iterdir()) == ["RTE.tsv", "args.json", "ckpt", "log.txt", "metrics.json"]
-    line = refused(run_finetuning, capsys, "--model_path", str(bert_folder), *QUICK)
+    line = refused(run_finetuning, capsys, "--model_path", "bert", *FLAGS)
     assert "holds a run with other arguments: processes 2, now 1; --overwrite starts afresh" in line
 
 
-def test_what_other_launchers_leave_beside_a_plain_run_is_named_and_ignored():
+def test_what_other_launchers_leave_beside_a_plain_run_is_named_and_ignored(monkeypatch, caplog):
     left = {"WORLD_SIZE": "2", "PMI_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
-    code = "from utils import processes; print(processes.start(True), processes.world_size(), processes.rank())"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**ENVIRONMENT, **left}, timeout=120, cwd=ROOT
-    )
-    assert (done.returncode, done.stdout) == (0, "cpu 1 0\n"), done.stderr
-    assert done.stderr == (
-        "WORLD_SIZE=2 OMPI_COMM_WORLD_SIZE=3 PMI_SIZE=2 ignored: torchrun alone starts several processes\n"
-    )
+    for name, value in {**FOREIGN, **left}.items():
+        monkeypatch.setenv(name, value)
+    assert (processes.start(True), processes.world_size(), processes.rank()) == (torch.device("cpu"), 1, 0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "WORLD_SIZE=2 OMPI_COMM_WORLD_SIZE=3 PMI_SIZE=2 ignored: torchrun alone starts several processes"
+    ]
 
 
-def test_several_processes_leave_at_once_with_one_line(tmp_path, monkeypatch, bert_folder):
-    write_task(tmp_path / "datasets", "rte")
-    monkeypatch.chdir(tmp_path)
-    flags = ["--num_train_epochs", "5000", "--num_patience_epochs", "0", "--save_interval", "1", *QUICK[2:]]
-    command = [*TORCHRUN, str(ROOT / "run_finetuning.py"), "--model_path", str(bert_folder), *flags]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-    folder = tmp_path / "outputs" / "finetune" / "ft_rte"
+def test_several_processes_leave_at_once_with_one_line(in_tmp_path, bert_folder, capfd):
+    write_task(Path("datasets"), "rte")
+    flags = ["--num_train_epochs", "5000", "--num_patience_epochs", "0", "--save_interval", "1", *FLAGS[2:]]
+    started = on_two(run_finetuning.main, ["--model_path", "bert", *flags])
+    folder = Path("outputs/finetune/ft_rte")
     wait_until((folder / ".ckpt.state").exists)
-    run.send_signal(signal.SIGTERM)  # which torchrun passes on
-    _, errors = run.communicate(timeout=120)
-    assert run.returncode != 0
-    assert errors.count("stopped by SIGTERM") == 1
+    for process in started:  # torchrun passes on what it gets
+        os.kill(process.pid, signal.SIGTERM)
+    for process in started:
+        process.join(60)
+    assert 143 in [process.exitcode for process in started]
+    assert 0 not in [process.exitcode for process in started]
+    assert capfd.readouterr().err.count("stopped by SIGTERM") == 1
     assert (folder / "log.txt").read_text().endswith("stopped by SIGTERM\n")
     assert StateFile.run_id_of(folder / ".ckpt.state") is not None  # whole

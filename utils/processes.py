@@ -6,6 +6,7 @@ Names and meanings are those of torch.distributed. A run is distributed if torch
 """
 
 import contextlib
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -57,6 +58,8 @@ def start(use_cpu: bool) -> torch.device:
 def stop() -> None:
     """Leave the process group."""
     if distributed.is_initialized():
+        # a wrapped model is in reference cycles and holds the group, whose threads must end before Python does
+        gc.collect()
         distributed.destroy_process_group()
 
 
