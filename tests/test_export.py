@@ -1,6 +1,7 @@
 """Exports have the logits of the checkpoint, cut or not; refused exports; the costs of a model."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -35,27 +36,30 @@ def write_model(folder: Path, layers: list[int] | None = None, **changes) -> Pru
     return model
 
 
-@pytest.mark.parametrize(("layers", "changes"), [(None, {**RTE, **CUT}), ([0, 2], SCORE)], ids=["cut", "dropped"])
-def test_onnx_has_the_logits_of_the_checkpoint_at_any_shape(capsys, layers, changes):
-    model = write_model(Path("run", "ckpt"), layers, **changes)
-    export.main(["--model_path", "run/ckpt", "--format", "onnx"])
-    output = capsys.readouterr()
-    assert output.out.splitlines()[-1].startswith("written to run/onnx; onnxruntime's logits are within ")
-    assert not output.err
-    session = export.open_session(Path("run/onnx/model.onnx"))
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    """The folder of a cut student's run with its ONNX export beside the checkpoint."""
+    folder = tmp_path_factory.mktemp("exported") / "student"
+    write_model(folder / "ckpt", **{**RTE, **CUT})
+    export.main(["--model_path", str(folder / "ckpt"), "--format", "onnx"])
+    return folder
+
+
+def test_onnx_has_the_logits_of_the_checkpoint_at_any_shape(exported):
+    session = export.open_session(exported / "onnx" / "model.onnx")
     assert [part.name for part in session.get_inputs()] == ["input_ids", "token_type_ids", "attention_mask"]
     assert [part.name for part in session.get_outputs()] == ["logits"]
+    model = load_model(str(exported / "ckpt")).eval()
     for rows, width in ((1, 2), (5, 11), (3, 40)):
         batch = random_batch(model.config, rows, width)
         with torch.inference_mode():
             expected = model(*batch)
         torch.testing.assert_close(torch.from_numpy(export.onnx_logits(session, batch)), expected, atol=1e-5, rtol=0)
-    config = json.loads(Path("run/onnx/config.json").read_text())
-    assert list(config["id2label"].values()) == list(changes["id2label"].values())
-    assert (
-        AutoTokenizer.from_pretrained("run/onnx").get_vocab() == AutoTokenizer.from_pretrained("run/ckpt").get_vocab()
-    )
-    assert sorted(path.name for path in Path("run").iterdir()) == ["ckpt", "onnx"]
+    config = json.loads((exported / "onnx" / "config.json").read_text())
+    assert list(config["id2label"].values()) == list(RTE["id2label"].values())
+    vocabularies = [AutoTokenizer.from_pretrained(exported / name).get_vocab() for name in ("onnx", "ckpt")]
+    assert vocabularies[0] == vocabularies[1]
+    assert sorted(path.name for path in exported.iterdir()) == ["ckpt", "onnx"]
 
 
 @pytest.mark.parametrize(
@@ -180,10 +184,9 @@ def test_checkpoints_that_cannot_be_exported_are_refused(capsys, bert_folder, mo
     assert line == "error: --format onnx: onnxscript is missing: pip install onnx onnxscript onnxruntime"
 
 
-def test_a_model_and_its_teacher_are_measured_side_by_side(capsys):
-    write_model(Path("student", "ckpt"), **{**RTE, **CUT})
+def test_a_model_and_its_teacher_are_measured_side_by_side(exported, capsys):
+    shutil.copytree(exported, "student")
     write_model(Path("teacher", "ckpt"), **RTE)
-    export.main(["--model_path", "student/ckpt", "--format", "onnx"])
     flags = ["--model_path", "student/ckpt", "--teacher_model_path", "teacher/ckpt", "--repeats", "10", "--use_cpu"]
     inspect_model.main([*flags, "--json", "costs.json"])
     output = capsys.readouterr().out

@@ -11,19 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import forked
 
+import run_finetuning
 from utils import log
 
 ROOT = Path(__file__).parent.parent
-RUN = [
-    sys.executable,
-    str(ROOT / "run_finetuning.py"),
-    "--model_path",
-    "teacher",
-    "--num_train_epochs",
-    "2",
-    "--use_cpu",
-]
+FLAGS = ["--model_path", "teacher", "--num_train_epochs", "2", "--use_cpu"]
 logger = logging.getLogger("stark")
 
 
@@ -113,7 +107,10 @@ def test_bars_are_for_terminals_and_have_a_total(monkeypatch):
 
 def test_a_reader_that_leaves_does_not_stop_a_run(workplace):
     command = subprocess.Popen(
-        RUN, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        [sys.executable, str(ROOT / "run_finetuning.py"), *FLAGS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert b"teacher: " in command.stdout.readline()  # as `| head -1` does
     command.stdout.close()
@@ -121,15 +118,24 @@ def test_a_reader_that_leaves_does_not_stop_a_run(workplace):
     assert json.loads((workplace / "outputs/finetune/ft_rte/metrics.json").read_text())["updates"] == 8
 
 
+def on_terminal(ours: int, theirs: int) -> None:
+    """Fine-tune with all three streams on a terminal, of which another process has the other end."""
+    os.close(ours)
+    for stream in (0, 1, 2):
+        os.dup2(theirs, stream)
+    os.close(theirs)
+    sys.stdout, sys.stderr = (os.fdopen(stream, "w") for stream in (1, 2))
+    run_finetuning.main(FLAGS)
+
+
 def test_a_terminal_that_closes_does_not_stop_a_run(workplace):
     ours, theirs = pty.openpty()
-    command = subprocess.Popen(
-        RUN, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    process = forked(on_terminal, ours, theirs)
     os.close(theirs)
     assert b"teacher: " in os.read(ours, 10_000)
     os.close(ours)
-    assert command.wait() == 0
+    process.join()
+    assert process.exitcode == 0
     folder = workplace / "outputs/finetune/ft_rte"
     assert json.loads((folder / "metrics.json").read_text())["updates"] == 8
     assert "written to" in (folder / "log.txt").read_text()

@@ -282,14 +282,21 @@ class Boxes(HTMLParser):
             self.open.pop()
 
 
-@pytest.fixture
-def chain(tmp_path, monkeypatch) -> None:
-    """All five stages, of models that take rows as long as those that speed is measured on."""
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A folder with the outputs of all stages, of models that take rows as long as those that speed is measured on."""
+    folder = tmp_path_factory.mktemp("finished")
     torch.manual_seed(0)
-    BertModel(small_config(max_position_embeddings=128)).save_pretrained(tmp_path / "bert")
-    write_vocabulary(tmp_path / "bert")
-    write_task(tmp_path / "datasets", "rte")
-    monkeypatch.chdir(tmp_path)
+    BertModel(small_config(max_position_embeddings=128)).save_pretrained(folder / "bert")
+    write_vocabulary(folder / "bert")
+    write_task(folder / "datasets", "rte")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run_chain()
+    return folder
+
+
+def run_chain() -> None:
     short = ["--num_train_epochs", "1", "--log_interval", "2"]
     run_finetuning.main(["--model_path", "bert", *short])
     run_pruning.main([])
@@ -297,6 +304,13 @@ def chain(tmp_path, monkeypatch) -> None:
         run_distillation.main([*student, *short])
         run_sparsification.main(student)
         run_rewinding.main([*student, *short, "--teacher_sparsity", "0", "50"])
+
+
+@pytest.fixture
+def chain(finished, tmp_path, monkeypatch) -> None:
+    """A copy of the finished outputs in the current folder."""
+    shutil.copytree(finished / "outputs", tmp_path / "outputs")
+    monkeypatch.chdir(tmp_path)
 
 
 def test_a_report_of_real_runs_is_one_page_with_all_figures_and_costs(chain, capsys):
