@@ -39,6 +39,7 @@ PATTERNS = (  # files to change by default
     "run_*.py",
     *(f"scripts/{name}.py" for name in ("report_data", "sweep", "sweep_grid", "sweep_jobs", "submission")),
 )
+QUICK = 0.5  # seconds of a test, traced
 LONGEST = 20  # seconds that a test may take of a mutant, besides ten times what it took before
 
 
@@ -211,13 +212,18 @@ def coverage(jobs: int) -> dict[str, TestLines]:
 
 
 def detecting_tests(mutant: Mutant, lines_by_test: dict[str, TestLines]) -> list[str]:
-    """The tests that could detect a mutant, the fastest first, those that start other processes last."""
+    """The tests that could detect a mutant, the fastest first, those that start other processes last.
+
+    What a module defines, such as a table, may be read by tests that run no line of it: all quick ones are tried.
+    """
     ran = {test: set(record.lines.get(mutant.path, ())) for test, record in lines_by_test.items()}
     direct = {test for test, lines in ran.items() if lines and (mutant.lines is None or lines & {*mutant.lines})}
     with_shared = {test.split("::")[0] for test in direct if lines_by_test[test].shared}
     direct |= {test for test, record in lines_by_test.items() if record.shared and test.split("::")[0] in with_shared}
     others = {test for test, record in lines_by_test.items() if record.starts_others} - direct
-    return [test for part in (direct, others) for test in sorted(part, key=lambda test: lines_by_test[test].seconds)]
+    quick = {test for test, record in lines_by_test.items() if mutant.lines is None and record.seconds < QUICK}
+    parts = direct, quick - direct, others - quick
+    return [test for part in parts for test in sorted(part, key=lambda test: lines_by_test[test].seconds)]
 
 
 def main() -> None:

@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import forked
+from conftest import forked, small_config
+from test_training import make_examples
 
 import run_finetuning
-from utils import log
+from models.bert import PrunableBert
+from utils import evaluation, log
 
 ROOT = Path(__file__).parent.parent
 FLAGS = ["--model_path", "teacher", "--num_train_epochs", "2", "--use_cpu"]
@@ -103,6 +105,13 @@ def test_bars_are_for_terminals_and_have_a_total(monkeypatch):
     assert "predicting:   0%|" in shown[Terminal]
     assert "| 0/3 [" in shown[Terminal]
     assert shown[io.StringIO] == ""
+
+
+def test_the_bar_of_predictions_ends_at_its_total(monkeypatch, tokenizer):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setattr(evaluation, "DELAY", 0)
+    evaluation.predict(PrunableBert(small_config()), make_examples(tokenizer, 21), batch_size=4)
+    assert "| 0/6 [" in terminal.getvalue()
 
 
 def test_a_reader_that_leaves_does_not_stop_a_run(workplace):

@@ -108,6 +108,11 @@ def test_a_run_on_the_cpu_leaves_a_gpu_alone(tmp_path, monkeypatch):
     state = StateFile(tmp_path / ".ckpt.state")
     state.save({"update": 3}, torch.device("cpu"))
     assert state.load(torch.device("cpu"))["update"] == 3
+    # nor does one that goes on from what a run on a GPU has saved
+    saved = torch.load(state.path)
+    saved["random"][0]["cuda"] = torch.zeros(16, dtype=torch.uint8)
+    torch.save(saved, state.path)
+    assert state.load(torch.device("cpu"))["update"] == 3
 
 
 def test_without_an_interval_states_are_saved_at_evaluations_once_a_minute(tmp_path, monkeypatch, model, tokenizer):
