@@ -39,8 +39,8 @@ from utils.reading import Data
 from utils.resume import StateFile
 from utils.run import Run
 from utils.settings import run_id
-from utils.submission import write_submission
-from utils.tasks import split_path
+from utils.submission import write_predictions, write_submission
+from utils.tasks import SCORE_RANGE, split_path
 from utils.tokenizer import load_tokenizer
 from utils.training import Result, fit
 
@@ -71,8 +71,24 @@ class Stage(Run):
     # load models and data
 
     def load_model(self, path: str, fine_tuned: bool = True) -> PrunableEncoder:
-        """A checkpoint's model for the run's task, on the run's device; raises what models.load_model raises."""
-        return self.to_device(load_model(path, self.task.labels, fine_tuned))
+        """A checkpoint's model for the run's task, on the run's device.
+
+        Raises:
+            InputError: a fine-tuned one's scores have another range than the task's.
+            CheckpointError: raised by models.load_model.
+        """
+        return self.to_device(self._read_model(path, fine_tuned))
+
+    def _read_model(self, path: str, fine_tuned: bool = True) -> PrunableEncoder:
+        """load_model's, on the CPU; config.score_range says what its scores mean, where that is not STS-B's range."""
+        model = load_model(path, self.task.labels, fine_tuned)
+        of_task = self.task.score_range
+        found = vars(model.config).pop("score_range", list(SCORE_RANGE))
+        if not self.task.labels and fine_tuned and found != list(of_task):
+            raise InputError(f"{path}: score_range {found} of config.json, expected this task's {list(of_task)}")
+        if of_task != SCORE_RANGE:
+            model.config.score_range = list(of_task)
+        return model
 
     def initial_student(self) -> PrunableEncoder:
         """The student before distillation, layers dropped or parameters pruned as the flags say.
@@ -81,7 +97,7 @@ class Stage(Run):
             InputError: its checkpoint lacks the layers or the sparsity that the flags name.
         """
         args = self.args
-        source = load_model(args.student_model_path, self.task.labels)
+        source = self._read_model(args.student_model_path)
         # the flags that choose the student, for an error's message
         flags = f"--student_sparsity {args.student_sparsity}"
         if args.student_sparsity is None:
@@ -139,7 +155,7 @@ class Stage(Run):
     def final_metrics(self, model: PrunableEncoder, examples: Any) -> dict[str, Any]:
         """The task's metrics, and the class if the model predicts the same for all examples; part of a result."""
         logits = self.predict(model, examples)
-        answer = only_answer(predictions_of(logits.cpu().numpy()), self.task.labels)
+        answer = only_answer(self.task.from_model(predictions_of(logits.cpu().numpy())), self.task.labels)
         return {"report": metrics_of(logits, examples, self.task.metric), "only_answer": answer}
 
     def mask_gradients(self, model: PrunableEncoder, examples: Any, loss_fns: list[Loss]) -> list[Units]:
@@ -211,7 +227,7 @@ class Stage(Run):
         super().finish(metrics, header, rows, notes, self._submit if getattr(self.args, "do_test", False) else None)
 
     def _submit(self) -> None:
-        """Predict the test set with the best checkpoint and write GLUE's file, unless the same is there already.
+        """Predict the test set with the best checkpoint and write the file of that, unless the same is there already.
 
         Raises:
             InputError: the best checkpoint's weights were deleted.
@@ -219,7 +235,7 @@ class Stage(Run):
         # which checkpoint predicts which file; of several that tie, the first
         path = self.folder.path
         name = self.best()[0]
-        target = path / f"{self.task.title}.tsv"
+        target = path / self.task.submission_name
         test = split_path(self.args.task_name, self.args.data_dir, "test")
         made_from = self.folder.submission_of(name, test)
         metrics = read_json(path / RESULT)
@@ -236,7 +252,10 @@ class Stage(Run):
         examples = reading.reader(self.args, load_tokenizer(checkpoint), self.device, model.config)("test")
 
         # all processes predict, one writes
-        logits = self.predict(model, examples)
+        logits = self.predict(model, examples).cpu().numpy()
         if processes.is_main():
-            write_submission(target, self.task, predictions_of(logits.cpu().numpy()))
+            if self.task.is_own:
+                write_predictions(target, self.task, logits)
+            else:
+                write_submission(target, self.task, predictions_of(logits))
             write_json(path / RESULT, {**metrics, SUBMISSION: made_from})

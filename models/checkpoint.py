@@ -222,8 +222,10 @@ def _order_classes(model: PrunableEncoder, path: str, names: tuple[str, ...], la
             order,
         )
         return
-    found, expected = ([name.casefold() for name in some] for some in (names, labels))
+    found, expected = list(names), list(labels)
     if sorted(found) != sorted(expected):
+        found, expected = ([name.casefold() for name in some] for some in (names, labels))
+    if sorted(found) != sorted(expected) or len(set(expected)) < len(expected):
         raise CheckpointError(f"a classifier for {', '.join(names)}; this task has {', '.join(labels)}")
     for parameter in model.cls[-1].parameters():
         parameter.data = parameter.data[[found.index(label) for label in expected]]

@@ -38,9 +38,12 @@ from models.scores import GROUP, WINDOW, mask_gradients, normalise, random_score
 from scripts import product_rates
 from utils.arguments import add_student_flags, argument_parser
 from utils.cache import load_examples
+from utils.errors import InputError
 from utils.evaluation import predict
 from utils.machine import hardware
-from utils.tasks import TASKS, split_path
+from utils.rows import read_columns
+from utils.task_file import TASK_FILE
+from utils.tasks import Task, find_task, split_path
 from utils.tokenizer import load_tokenizer
 
 EPOCHS = 10
@@ -60,7 +63,12 @@ def parse_args(argv=None):
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each variant (default 3)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)  # stage/variant: make one measurement in this process
     parser.add_argument("--folder", help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    try:
+        find_task(args.task_name, args.data_dir)
+    except InputError as error:
+        parser.error(str(error))
+    return args
 
 
 def prepare(args, folder: Path) -> None:
@@ -68,7 +76,7 @@ def prepare(args, folder: Path) -> None:
     # models with random classifiers; sorted ones can be cut at the sparsities that the stages need, and at no others
     torch.manual_seed(args.seed)
     tokenizer = load_tokenizer(args.model_path)
-    teacher = load_model(args.model_path, TASKS[args.task_name].labels, fine_tuned=False)
+    teacher = load_model(args.model_path, find_task(args.task_name, args.data_dir).labels, fine_tuned=False)
     config = teacher.config
     teacher.save_pretrained(folder / "teacher")
     sort_units(teacher, random_scores(teacher, args.seed))
@@ -88,15 +96,27 @@ def prepare(args, folder: Path) -> None:
     task = folder / "data" / args.task_name
     task.mkdir(parents=True)
     train, dev = (split_path(args.task_name, args.data_dir, split) for split in ("train", "dev"))
-    lines = train.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
-    header = lines[:1] if TASKS[args.task_name].header else []
-    rows = lines[len(header) :][: args.max_train_examples]
+    header, rows = train_lines(train, find_task(args.task_name, args.data_dir))
+    rows = rows[: args.max_train_examples]
     interval = max(10, -(-len(rows) // BATCH_SIZE) // 10)
     updates = args.updates or -(-30 // interval) * interval
     drawn = random.Random(args.seed).sample(rows, min(len(rows), BATCH_SIZE * updates // EPOCHS))
-    (task / "train.tsv").write_text("\n".join([*header, *drawn]) + "\n", encoding="utf-8")
-    (task / dev.name).write_bytes(dev.read_bytes())
+    name = "train.jsonl" if find_task(args.task_name, args.data_dir).is_own else "train.tsv"
+    (task / name).write_text("\n".join([*header, *drawn]) + "\n", encoding="utf-8")
+    for path in (dev, dev.with_name(TASK_FILE)):
+        if path.is_file():
+            (task / path.name).write_bytes(path.read_bytes())
     (folder / "interval").write_text(str(interval))
+
+
+def train_lines(path: Path, task: Task) -> tuple[list[str], list[str]]:
+    """The header, if there is one, and a line for each row of a training set, an own task's as .jsonl."""
+    if task.is_own:
+        columns = [*task.text, task.label_column]
+        rows = (dict(zip(columns, fields, strict=True)) for _, fields in read_columns(path, columns))
+        return [], list(map(json.dumps, rows))
+    lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
+    return (lines[:1], lines[1:]) if task.header else ([], lines)
 
 
 def rewind(args, folder: Path, variant: str) -> dict[str, float]:
@@ -159,7 +179,7 @@ def score(args, folder: Path, variant: str) -> dict[str, float]:
     In float32, as the stage does whatever its precision flags.
     """
     torch.set_float32_matmul_precision("high")  # as in stage.py
-    labels = TASKS[args.task_name].labels
+    labels = find_task(args.task_name, args.data_dir).labels
     device = device_of(args)
     teacher = load_model(str(folder / "teacher"), labels).to(device)
     student = load_model(str(folder / "trial"), labels).to(device)

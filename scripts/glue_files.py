@@ -66,7 +66,7 @@ SAME_FOLDER = {name: task.folder for name, task in TASKS.items() if task.folder}
 ROWS = {name: {} for name in FILES}  # task -> split -> number of rows without the header
 for name, task in TASKS.items():
     for split, count in zip(SPLITS, task.rows, strict=True):
-        ROWS[task.folder or name][task.file_name(split).removesuffix(".tsv")] = count
+        ROWS[task.folder or name][task.file_names(split)[0].removesuffix(".tsv")] = count
 
 
 class Failure(Exception):

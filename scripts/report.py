@@ -34,7 +34,7 @@ from utils.files import read_json, write_text
 from utils.folder import RunFolder
 from utils.machine import hardware
 from utils.paths import sparsity_of
-from utils.tasks import TASKS
+from utils.tasks import title_of
 
 TITLE = "Do sparse teachers teach better?"
 STYLE = """
@@ -105,7 +105,7 @@ def draw(rows: list[data.Row], folder: Path) -> tuple[dict[str, list[str]], list
     for task, student in tables.groups(rows):
         mine = [row for row in rows if (row.task, row.student) == (task, student)]
         methods = tables.methods_of(mine)
-        title = f"{TASKS[task].title}, student: {student}"
+        title = f"{title_of(task)}, student: {student}"
         if not methods:
             continue
         name = f"{task}_{student}".replace(" ", "_").replace("%", "percent").replace("(", "").replace(")", "")

@@ -17,7 +17,7 @@ from utils.errors import InputError
 from utils.files import checkpoint_digest, written_beside
 from utils.folder import run_folders
 from utils.paths import checkpoint_name, sparsity_of
-from utils.tasks import TASKS
+from utils.tasks import task_of
 
 SETTINGS = (
     ("seed", "max_train_examples", "max_eval_examples", "selection_split", "model_path", "num_train_epochs")
@@ -116,8 +116,11 @@ def collect(found: Iterable[Checkpoint]) -> list[Row]:
     """The rows of these checkpoints.
 
     Raises:
-        InputError: two are the same but for other settings, and would count as two seeds.
+        InputError: two are the same but for other settings, and would count as two seeds; or an own task is defined in
+            two ways, whose metrics are not to be compared.
     """
+    found = list(found)
+    _check_definitions(found)
     rows = [row for checkpoint in found if (row := _row(*checkpoint))]
     places: dict[tuple, Row] = {}
     for row in rows:
@@ -128,6 +131,19 @@ def collect(found: Iterable[Checkpoint]) -> list[Row]:
                 f"{row.seed}; expected one of them: name the folders to report on"
             )
     return rows
+
+
+def _check_definitions(found: list[Checkpoint]) -> None:
+    """Raise InputError if two checkpoints of an own task had different definitions of it."""
+    first: dict[str, Checkpoint] = {}
+    for checkpoint in found:
+        name = checkpoint.args["task_name"]
+        other = first.setdefault(name, checkpoint)
+        if checkpoint.args.get("task") != other.args.get("task"):
+            raise InputError(
+                f"{other.folder} and {checkpoint.folder}: two tasks of the name {name}, whose task.json differ; name "
+                "the folders to report on"
+            )
 
 
 def with_dense_ends(rows: list[Row]) -> list[Row]:
@@ -172,7 +188,7 @@ def _row(folder: Path, name: str, args: dict[str, Any], metrics: dict[str, Any])
     """The number that a checkpoint stands for; None of stages 2 and 4, which train nothing."""
     if "dev" not in metrics:
         return None
-    metric = TASKS[args["task_name"]].metric
+    metric = task_of(args).metric
     teacher = metrics.get("teacher")
     method = _method(name, args, metrics)
     costs = costs_of(folder / name)

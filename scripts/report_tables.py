@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from scripts import report_data as data
 from scripts.report_costs import LENGTH
-from utils.tasks import TASKS
+from utils.tasks import title_of
 
 METRICS = {"acc": "accuracy", "acc_and_f1": "(accuracy + F1) / 2", "corr": "(Pearson + Spearman) / 2"}
-METRICS |= {"matthews_corrcoef": "Matthews correlation"}
+METRICS |= {"matthews_corrcoef": "Matthews correlation", "f1": "F1", "macro_f1": "macro F1"}
 OVERALL = ("best", "mean of all cut")  # what to take of all teacher sparsities' students
 COMPARED = ("task", "student", "sparse teacher", "against")
 NUMBERS = ("its students", "difference", "95 % interval", "better / worse", "sign test p")
@@ -75,7 +75,7 @@ def results_table(rows: list[data.Row], speeds: dict[str, float], measured: str)
             label = f"{name}, best of {_number_of_sparsities(there)}" if name in methods and there else name
             lines.append((student, label, *cells, *_cost_cells(there, teachers, speeds)))
         remarks = {where: "; ".join(_remarks(there)) for where, there in found.items()}
-        notes += [f"† {TASKS[t].title}, {student or 'dense'}, {n}: {text}." for (n, t), text in remarks.items() if text]
+        notes += [f"† {title_of(t)}, {student or 'dense'}, {n}: {text}." for (n, t), text in remarks.items() if text]
     header = ("student", "taught by", *(_task_header([row for row in rows if row.task == task]) for task in tasks))
     header += ("parameters", f"MACs\n{LENGTH} tokens", "examples\na second")
     return Table("Results", header, lines, 1, 2, f"{_how_to_read(rows)} {measured}", tuple(notes))
@@ -137,12 +137,11 @@ def _short(count: int) -> str:
 
 def _task_header(mine: list[data.Row]) -> str:
     """A task with its metric, on how many rows it is, and what one gets right there without reading."""
-    task = TASKS[mine[0].task]
     rows = ", ".join(map(str, sorted({row.rows for row in mine if row.rows is not None})))
     shares = sorted({row.commoner_share for row in mine if row.commoner_share is not None})
     commoner = ", ".join(f"{100 * share:.2f}" for share in shares)
-    lines = (METRICS[task.metric], f"{rows} rows" * bool(rows), f"commoner class {commoner} %" * bool(commoner))
-    return "\n".join((task.title, *filter(None, lines)))
+    lines = (METRICS[mine[0].metric], f"{rows} rows" * bool(rows), f"commoner class {commoner} %" * bool(commoner))
+    return "\n".join((title_of(mine[0].task), *filter(None, lines)))
 
 
 def _how_to_read(rows: list[data.Row]) -> str:
@@ -193,9 +192,7 @@ def comparison_table(rows: list[data.Row], overall: bool) -> Table:
             if (choice in OVERALL) == overall and ours:
                 compared = data.compare(ours, theirs)
                 mean = f"{statistics.fmean(ours.values()):.2f}"
-                lines.append(
-                    (TASKS[task].title, student, f"{method}, {choice}", other, mean, *_compared_cells(compared))
-                )
+                lines.append((title_of(task), student, f"{method}, {choice}", other, mean, *_compared_cells(compared)))
                 beyond += compared is not None and compared.is_beyond_noise
                 intervals += compared is not None and compared.low is not None
     title = "Sparse against dense teachers, paired over seeds" if overall else "The same at each teacher sparsity"
@@ -237,7 +234,7 @@ def settings_table(found: dict[str, dict[str, list]]) -> Table:
         if any(values):
             cells = [", ".join(map(shown.get(name, str), mine)) or "-" for mine in values]
             lines.append((labels.get(name, name), *cells))
-    header = ("setting", *(TASKS[task].title for task in found))
+    header = ("setting", *(title_of(task) for task in found))
     caption = "All values that a setting had in a task's runs; the rest is in each checkpoint's args.json."
     return Table("Settings", header, lines, 0, len(header), caption)
 
@@ -257,7 +254,7 @@ def latex(table: Table) -> str:
         return " & ".join(map(cell, cells)) + r" \\"
 
     def cell(text: str) -> str:
-        for ours, theirs in (("%", r"\%"), ("±", r"$\pm$"), ("†", r"\dag{}"), ("\n", ", ")):
+        for ours, theirs in (("%", r"\%"), ("_", r"\_"), ("±", r"$\pm$"), ("†", r"\dag{}"), ("\n", ", ")):
             text = text.replace(ours, theirs)
         before, *bold = text.split("**")
         return f"{before}\\textbf{{{bold[0]}}}{bold[1]}" if bold else text

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from scripts import report_data as data
 from scripts.report_tables import METRICS, OVERALL, by_choice, groups, listed, methods_of
-from utils.tasks import TASKS
+from utils.tasks import title_of
 
 LISTED = 4  # differences that the conclusion names one by one
 
@@ -51,7 +51,7 @@ def _verdict(rows: list[data.Row], task: str, student: str) -> Verdict | None:
     dense = {row.seed: 100 * row.value for row in mine if row.method == data.TRIAL}
     compared, cut = (data.compare(choices[best][choice], dense) for choice in OVERALL)
     several = len({row.student for row in rows if row.task == task and row.student}) > 1
-    where = f"{TASKS[task].title}{f' with {student}' * several}"
+    where = f"{title_of(task)}{f' with {student}' * several}"
     metric = METRICS[mine[0].metric]
     over_random = data.compare(choices[best]["best"], random)
     return compared and Verdict(where, metric, compared, cut, data.compare(random, dense), over_random)

@@ -41,7 +41,7 @@ from utils.errors import InputError
 from utils.flags import layer_choice, number
 from utils.folder import RunFolder, State
 from utils.tables import diverged_of, table
-from utils.tasks import TASKS
+from utils.tasks import find_task, task_of
 
 PERCENT = number(int, 0, 99)
 SWEEP_FLAGS = {"--task_name", "--seed", "--data_dir", "--output_dir"}  # flags of stages that the sweep itself sets
@@ -52,7 +52,7 @@ GRACE = 60  # seconds for stopped jobs to save their state
 def parse_args(argv=None):
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument_group("grid").add_argument
-    add("--task_name", nargs="+", choices=tuple(TASKS), default=["rte"], help="(default rte)")
+    add("--task_name", nargs="+", default=["rte"], help="GLUE's or own tasks (default rte)")
     add("--student_layer", nargs="*", type=number(int, 1), default=[], help="layer-dropped students (default none)")
     add("--layer_choice", nargs="+", type=layer_choice, default=["first"], help="of those layers (default first)")
     add("--student_sparsity", nargs="*", type=PERCENT, default=[], help="parameter-pruned students (default none)")
@@ -101,6 +101,8 @@ def parse_args(argv=None):
     add("--poll_seconds", type=number(float, 0.1), default=2.0, help="between looks at the jobs (default 2)")
     add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     args = parser.parse_args(argv)
+    for name in args.task_name:
+        find_task(name, args.data_dir)
     # without any student, the layer-dropped one of four layers
     if not args.student_layer and not args.student_sparsity:
         args.student_layer = [4]
@@ -173,7 +175,8 @@ def _update_from_folder(cell: Cell) -> None:
     folder = RunFolder(cell.folder)
     states = {folder.state(name, cell.settings) for name in cell.names}
     is_made = states <= {State.FINISHED, State.DIVERGED}
-    if is_made and folder.is_complete(cell.names, cell.settings.get("do_test", False)):
+    submission = task_of(cell.settings).submission_name if cell.settings.get("do_test", False) else None
+    if is_made and folder.is_complete(cell.names, submission):
         diverged = diverged_of({name: folder.result(name) for name in cell.names})
         cell.state = FAILED if diverged else DONE
         cell.reason = f": {diverged}" if diverged else ""

@@ -118,9 +118,9 @@ def test_a_chain_leaves_the_sizes_of_training_to_the_task_unless_they_are_set(ru
 def test_a_task_that_there_is_not_is_refused_by_the_first_stage(run, capsys):
     _, _, [(_, *words), *_] = run("run_chain.sh", "snli")
     with pytest.raises(SystemExit) as stop:
-        run_finetuning.parse_args(words)
+        run_finetuning.main(words)
     assert stop.value.code == 2
-    assert "--task_name: invalid choice: 'snli'" in capsys.readouterr().err
+    assert "error: --task_name snli: unknown, expected one of GLUE's" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from utils.flags import MAX_LENGTH, layer_choice, number, sparsity
 from utils.metrics import NAMES
 from utils.paths import STAGES, output_dir
 from utils.recipe import Recipe
-from utils.tasks import TASKS, task_folder
+from utils.tasks import find_task, task_folder
 from utils.trackers import TRACKERS
 
 SCORES = ("knowledgeable", "expressive", "friendly", "random", "magnitude")
@@ -61,8 +61,8 @@ def argument_parser(doc: str, stage: str, model_types: tuple[str, ...]) -> Parse
 
     # which examples
     add = parser.add_argument_group("task and data").add_argument
-    add("--task_name", choices=tuple(TASKS), default="rte", help="GLUE task")
-    add("--data_dir", default="datasets", help="folder that holds the tasks' folders of TSV files")
+    add("--task_name", default="rte", help="a task of GLUE's, or an own one that scripts/add_task.py has added")
+    add("--data_dir", default="datasets", help="folder that holds the tasks' folders of files")
     add("--data_type", choices=("combined",), default="combined", help="both sentences in one sequence")
     text = "longest sequence in tokens, the rest is cut off (default %(default)s, or what the model takes if less)"
     add("--max_length", type=number(int, 4), default=MAX_LENGTH, help=text)
@@ -122,18 +122,22 @@ def add_training_flags(parser: Parser, do_flag: str) -> None:
     add("--report_to", choices=TRACKERS, default="none", help=text)
     add("--selection_metric", help="dev metric that selects the best weights (default the task's own)")
     add(do_flag, action="store_true", help="accepted as in the paper's scripts, without effect")
-    add("--do_test", action="store_true", help="predict the test set and write GLUE's submission file (default off)")
+    add(
+        "--do_test",
+        action="store_true",
+        help="predict the test set and write GLUE's submission file, or a .csv (default off)",
+    )
 
     def check(args: argparse.Namespace) -> None:
         # sizes that were not given are those of the task
-        for flag, size in TASKS[args.task_name].sizes._asdict().items():
+        task = find_task(args.task_name, args.data_dir)
+        for flag, size in task.sizes._asdict().items():
             if getattr(args, flag) is None:
                 setattr(args, flag, size)
         # the metric that selects weights must be one that the task has
-        metric = TASKS[args.task_name].metric
-        args.selection_metric = args.selection_metric or metric
-        if args.selection_metric not in NAMES[metric]:
-            expected = f"one of {', '.join(NAMES[metric])} for {args.task_name}"
+        args.selection_metric = args.selection_metric or task.metric
+        if args.selection_metric not in NAMES[task.metric]:
+            expected = f"one of {', '.join(NAMES[task.metric])} for {args.task_name}"
             parser.error(f"--selection_metric: found {args.selection_metric!r}, expected {expected}")
         # transformers raises an error of its own on a polynomial schedule that would have to rise
         if args.lr_scheduler_type == "polynomial" and args.learning_rate <= POLYNOMIAL_END:
@@ -205,7 +209,7 @@ def parse(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line, then run the checks across flags.
 
     Raises:
-        InputError: the task's folder is missing.
+        InputError: there is no such task, or its folder is missing.
         SystemExit: status 2 and one line, for a flag out of range.
     """
     args = parser.parse_args(argv)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from utils.batches import Examples, tokenise
 from utils.readers import read_split
-from utils.tasks import TASKS, split_path
+from utils.tasks import find_task, split_path
 from utils.tokenizer import Tokenizer
 
 logger = logging.getLogger("stark")
@@ -55,10 +55,13 @@ def load_examples(
         task_name, data_dir, split, max_examples: as read_split takes them, which raises what it raises.
         tokenizer, max_length: as tokenise takes them.
     """
+    task = find_task(task_name, data_dir)
     path = split_path(task_name, data_dir, split)
     key = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode())
     key.update(f"{FORMAT} {task_name} {split} {max_length} {max_examples} {tokenizer.special_tokens_map}".encode())
     key.update(str(tokenizer.template).encode())
+    if task.is_own:  # GLUE's name says all of this
+        key.update(f"{path.name} {task.definition}".encode())
     with open(path, "rb") as file:
         key.update(hashlib.file_digest(file, "sha256").digest())
     entry = f"{task_name}-{split}-{key.hexdigest()[:32]}.safetensors"
@@ -66,7 +69,7 @@ def load_examples(
         examples = Examples(**arrays, pad_id=tokenizer.pad_token_id)
     else:
         texts = read_split(task_name, data_dir, split, max_examples)
-        examples = tokenise(texts, tokenizer, max_length, regression=not TASKS[task_name].labels)
+        examples = tokenise(texts, tokenizer, max_length, regression=not task.labels)
         _write(entry, {name: getattr(examples, name) for name in ARRAYS})
     full = int((examples.lengths == max_length).sum())
     logger.info("%s: %d examples, %d tokens, %d of full length", path, len(examples), len(examples.tokens), full)

@@ -3,9 +3,9 @@
 from typing import Any
 
 from utils.paths import STAGES, script_name, sparsity_of
-from utils.tasks import TASKS
+from utils.tasks import Task, task_of
 
-NOT_SHOWN = ("inputs", "num_processes", "stage", "task_name", "debug", "overwrite", "save_interval")
+NOT_SHOWN = ("inputs", "task", "num_processes", "stage", "task_name", "debug", "overwrite", "save_interval")
 
 
 def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, result: dict[str, Any]) -> str:
@@ -19,14 +19,15 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
         result: content of the checkpoint's metrics.json; all of its keys are optional.
     """
     # what the checkpoint is, and its results; the table leaves out facts without a value
-    task = TASKS[settings["task_name"]].title
-    description = STAGES[settings["stage"]].description.format(task=task)
+    task = task_of(settings)
+    description = STAGES[settings["stage"]].description.format(task=task.title)
     without_teacher = settings["stage"] == "distillation" and settings["model_type"] == "ft"
     if without_teacher:
-        description = f"a student for {task}, trained without a teacher"
+        description = f"a student for {task.title}, trained without a teacher"
     teacher_sparsity = sparsity_of(name)
     facts = [
-        ("task", f"GLUE {task}"),
+        ("task", task.title if task.is_own else f"GLUE {task.title}"),
+        *(_own_facts(task) if task.is_own else ()),
         ("encoder", config.model_type),
         ("layers", config.num_hidden_layers),
         ("heads and neurons removed", f"{getattr(config, 'sparsity', '0')} %"),
@@ -52,7 +53,7 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
     flags = [(f"--{flag}", value) for flag, value in sorted(settings.items()) if flag not in hidden]
     return "\n".join(
         [
-            f"---\nlanguage: en\ntags: [{config.model_type}, glue, knowledge-distillation, pruning]\n---\n",
+            _front_matter(config.model_type, task),
             f"# {folder}/{name}\n",
             f"This is {description}.\n",
             *_table(("fact", ""), facts),
@@ -64,6 +65,24 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
             "",
         ]
     )
+
+
+def _front_matter(model_type: str, task: Task) -> str:
+    """What the hub reads; GLUE is English, which language an own task is in is not known."""
+    if task.is_own:
+        return f"---\ntags: [{model_type}, knowledge-distillation, pruning]\n---\n"
+    return f"---\nlanguage: en\ntags: [{model_type}, glue, knowledge-distillation, pruning]\n---\n"
+
+
+def _own_facts(task: Task) -> list[tuple[str, str | None]]:
+    """What an own task reads and predicts."""
+    lowest, highest = task.score_range
+    return [
+        ("reads", ", ".join(task.text)),
+        ("predicts", task.label_column),
+        ("classes", ", ".join(task.labels) or None),
+        ("scores", None if task.labels else f"from {lowest:g} to {highest:g}"),
+    ]
 
 
 def _format_metrics(metrics: dict[str, float] | None) -> str | None:
@@ -83,5 +102,10 @@ def _format_rows(result: dict[str, Any]) -> str | None:
 
 def _table(header: tuple[str, str], rows: list[tuple[str, Any]]) -> list[str]:
     """A Markdown table of two columns, without the rows whose value is None."""
-    lines = [f"| {key} | {value} |" for key, value in rows if value is not None]
+    lines = [f"| {key} | {_escaped(value)} |" for key, value in rows if value is not None]
     return [f"| {header[0]} | {header[1]} |", "|---|---|", *lines]
+
+
+def _escaped(value: Any) -> str:
+    """A cell's text, in which a label may hold the table's separator."""
+    return str(value).replace("|", "\\|")

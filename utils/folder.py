@@ -23,7 +23,7 @@ from utils.files import fingerprint, is_locked, read_json, recover, write_json
 from utils.paths import CHECKPOINT, is_checkpoint, sparsity_of
 from utils.resume import StateFile
 from utils.settings import SETTINGS, differences, other_rows, run_id
-from utils.tasks import TASKS
+from utils.tasks import task_of
 
 RESULT = "metrics.json"
 SUBMISSION = "submission"  # key of the metrics.json beside the checkpoints; its value is `submission_of`
@@ -153,8 +153,7 @@ class RunFolder:
         """
         others = [name for name in self.names() if name not in names and self._changes(name, settings)]
         if differences(read_json(self.path / SETTINGS), settings):
-            submission = f"{TASKS[settings['task_name']].title}.tsv"
-            for derived in (RESULT, submission):
+            for derived in (RESULT, task_of(settings).submission_name):
                 (self.path / derived).unlink(missing_ok=True)
         for name in [*others, *reversed(names)]:
             self.beside(name, "state").unlink(missing_ok=True)
@@ -170,11 +169,11 @@ class RunFolder:
         name = record.get("checkpoint", "")
         return bool(name) and record["result"] == self.identity(name)
 
-    def is_complete(self, names: list[str], do_test: bool = False) -> bool:
+    def is_complete(self, names: list[str], submission: str | None = None) -> bool:
         """Whether the files derived from these finished checkpoints are written too, and no hidden file is left.
 
         Args:
-            do_test: whether a submission file is one of them.
+            submission: name of the submission file, if one is asked for.
         """
         # the metrics beside the checkpoints list every teacher sparsity
         metrics = read_json(self.path / RESULT)
@@ -182,7 +181,7 @@ class RunFolder:
         if not metrics or sparsities - set(metrics.get("sparsity", {})):
             return False
 
-        if do_test and not (self.has_current_submission() and any(self.path.glob("*.tsv"))):
+        if submission and not (self.has_current_submission() and (self.path / submission).is_file()):
             return False
         return not any(self.beside(name, kind).exists() for name in names for kind in ("state", "stale", "lock"))
 

@@ -3,7 +3,7 @@
 sklearn and scipy are imported where they are used: that takes a second, which --help and bad input do not wait for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -24,6 +24,20 @@ def accuracy_and_f1(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
     acc = accuracy(predictions, labels)["acc"]
     f1 = float(f1_score(labels, predictions, zero_division=0))
     return {"acc": acc, "f1": f1, "acc_and_f1": (acc + f1) / 2}
+
+
+def f1_of_second(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
+    """F1 of the second of two classes, and accuracy."""
+    both = accuracy_and_f1(predictions, labels)
+    return {"f1": both["f1"], "acc": both["acc"]}
+
+
+def macro_f1(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
+    """Mean of all classes' F1, each counting the same, and accuracy; classes that never occur are left out."""
+    from sklearn.metrics import f1_score
+
+    macro = float(f1_score(labels, predictions, average="macro", zero_division=0))
+    return {"macro_f1": macro, **accuracy(predictions, labels)}
 
 
 def correlations(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
@@ -47,14 +61,30 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], Metrics]] = {
     "acc": accuracy,
     "acc_and_f1": accuracy_and_f1,
     "corr": correlations,
+    "f1": f1_of_second,
+    "macro_f1": macro_f1,
     "matthews_corrcoef": matthews,
 }
 NAMES = {  # metric of a task -> all numbers that it returns, the one that selects weights by default first
     "acc": ("acc",),
     "acc_and_f1": ("acc_and_f1", "acc", "f1"),
     "corr": ("corr", "pearson_corr", "spearman_corr"),
+    "f1": ("f1", "acc"),
+    "macro_f1": ("macro_f1", "acc"),
     "matthews_corrcoef": ("matthews_corrcoef",),
 }
+OF_SCORES = ("corr",)  # metrics of regression; the others are of classes
+OF_TWO_CLASSES = ("f1", "acc_and_f1")
+
+
+def metric_fault(metric: str, labels: Sequence[str]) -> str | None:
+    """Why a metric is none of a task with these labels, () being regression; None if it is one."""
+    metrics = [name for name in METRICS if (name in OF_SCORES) != bool(labels)]
+    if metric not in metrics:
+        return f"expected one of {', '.join(metrics)} for {'classes' if labels else 'scores'}"
+    if metric in OF_TWO_CLASSES and len(labels) != 2:
+        return f"for two classes, found {len(labels)}; macro_f1 is for any number"
+    return None
 
 
 def predictions_of(logits: np.ndarray) -> np.ndarray:

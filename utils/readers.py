@@ -1,17 +1,16 @@
-"""Read sentences and labels from a task's TSV files, whose columns are found by name.
+"""Read sentences and labels from a task's files, whose columns are found by name.
 
 train = read_split("rte", "datasets", "train")
 """
 
 import logging
-import math
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 from utils.errors import InputError
-from utils.rows import find_columns, is_quoted, listed, other_kind, shown, tsv_rows
-from utils.tasks import HEADERS, SCORE_RANGE, SPLITS, SYNONYMS, TASKS, Task, split_path
+from utils.rows import find_columns, is_quoted, listed, number_of, other_kind, read_columns, shown, tsv_rows
+from utils.tasks import HEADERS, SPLITS, SYNONYMS, TASKS, Task, find_task, split_path
 
 logger = logging.getLogger("stark")
 
@@ -39,17 +38,20 @@ def read_split(task_name: str, data_dir: str, split: str, max_examples: int | No
     """Read a split of a task in file order.
 
     Args:
-        task_name: a key of TASKS.
+        task_name: of GLUE's or an own task.
         data_dir: the folder that holds the tasks' folders.
         split: "train", "dev" or "test".
         max_examples: read only the first rows, at most this many.
 
     Raises:
         InputError: the file is missing, empty or not UTF-8, lacks one of the task's columns, or has a row with columns
-            missing or too many, an unknown label, or a score outside 0 to 5; the message names file and line.
+            missing or too many, an unknown label, or a score outside the task's range; the message names file and
+            line. Of an own task, also what `read_own` raises.
     """
-    task = TASKS[task_name]
+    task = find_task(task_name, data_dir)
     path = split_path(task_name, data_dir, split)
+    if task.is_own:
+        return read_own(path, task, split, max_examples)
 
     # the first line says which column is which; it is an example itself in CoLA's files without a header
     rows = tsv_rows(path)
@@ -75,11 +77,51 @@ def read_split(task_name: str, data_dir: str, split: str, max_examples: int | No
         labels.append(0.0 if columns.label is None else _label(row[columns.label], task, path, line))
         quoted += [line for text in texts[-1] if is_quoted(text)]
 
-    # an empty file is an error; rows that may not be as their author meant them are reported
+    if skipped and texts:
+        logger.warning("%s: %d rows with missing columns left out", path, skipped)
+    return _as_split(path, task, texts, labels, quoted)
+
+
+def read_own(path: Path, task: Task, split: str, max_examples: int | None = None) -> Split:
+    """Read a .csv, .tsv or .jsonl file of an own task in file order.
+
+    Args:
+        path: the file.
+        task: the own task.
+        split: of "test" only the texts are read, since it may have no labels.
+        max_examples: read only the first rows, at most this many.
+
+    Raises:
+        InputError: what `read_columns` raises; the file has no rows, or a row with an empty text, an unknown label, or
+            a score outside the task's range.
+    """
+    columns = task.text if split == "test" else (*task.text, task.label_column)
+    texts: list[list[str]] = []
+    labels: list[float] = []
+    quoted: list[int] = []  # line of each field in a CSV writer's quotes, which .tsv files do not have
+    for line, row in islice(read_columns(path, columns), max_examples):
+        texts.append(row[: len(task.text)])
+        if not all(texts[-1]):
+            raise InputError(f"{path} line {line}: {task.text[texts[-1].index('')]} is empty, expected a text")
+        labels.append(0.0 if split == "test" else _label(row[-1], task, path, line))
+        if path.suffix.lower() == ".tsv":
+            quoted += [line for text in texts[-1] if is_quoted(text)]
+    return _as_split(path, task, texts, labels, quoted)
+
+
+def _as_split(path: Path, task: Task, texts: list[list[str]], labels: list[float], quoted: list[int]) -> Split:
+    """The rows of a file; a warning for fields that may not be as their author meant them.
+
+    Args:
+        texts: N rows of one or two texts.
+        labels: N class ids or scores.
+        quoted: line of each field in a CSV writer's quotes.
+
+    Raises:
+        InputError: there are no rows.
+    """
     if not texts:
         raise InputError(f"{path}: no rows, expected examples of {task.title}")
-    if skipped:
-        logger.warning("%s: %d rows with missing columns left out", path, skipped)
     if quoted:
         logger.warning(
             "%s: %d fields with a CSV writer's quotes, the first in line %d, read as they stand: write it unquoted",
@@ -156,25 +198,21 @@ def _is_mark(field: str) -> bool:
 
 
 def _label(field: str, task: Task, path: Path, line: int) -> float:
-    """The class id or score in a label field.
+    """The class id in a label field, or the score on the model's scale.
 
     Raises:
-        InputError: it is not one of the task's labels, or not a score from 0 to 5.
+        InputError: it is not one of the task's labels, or not a score of the task's range.
     """
     if task.labels:
         if field in task.file_labels:
             return task.file_labels.index(field)
         # sources number the classes in different orders, and swapped labels would be learnt without an error
-        number = not task.values and field.lstrip("-").isdigit()
+        number = not task.is_own and not task.values and field.lstrip("-").isdigit()
+        expected = listed(task.labels) if task.is_own else ", ".join(task.file_labels)
         reason = " by name: sources differ in which number is which label" if number else ""
-        raise InputError(
-            f"{path} line {line}: label {shown(field)}, expected one of {', '.join(task.file_labels)}{reason}"
-        )
-    try:
-        score = float(field)
-    except ValueError:
-        score = math.nan
-    lowest, highest = SCORE_RANGE
+        raise InputError(f"{path} line {line}: label {shown(field)}, expected one of {expected}{reason}")
+    score = number_of(field)
+    lowest, highest = task.score_range
     if not lowest <= score <= highest:
-        raise InputError(f"{path} line {line}: score {shown(field)}, expected a number from {lowest} to {highest}")
-    return score
+        raise InputError(f"{path} line {line}: score {shown(field)}, expected a number from {lowest:g} to {highest:g}")
+    return task.to_model(score)

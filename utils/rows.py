@@ -5,6 +5,7 @@ for line, (title, stars) in read_columns("reviews.csv", ["title", "stars"]): ...
 
 import csv
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ OTHER_KINDS = {  # files that failed downloads leave instead of a table -> patte
     "a git-lfs pointer, to be fetched with git lfs pull": re.compile(r"version https://git-lfs\.github\.com/spec/"),
     "an HTML page": re.compile(r"<(!doctype|html|head|body|\?xml)\b", re.IGNORECASE),
 }
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 UTF16 = (b"\xff\xfe", b"\xfe\xff")  # its byte-order marks
 # limits of what an error message quotes from a file
 LONGEST_FIELD = 40  # characters
@@ -258,6 +260,11 @@ def find_columns(
 def other_kind(first_row: Sequence[str]) -> str | None:
     """The kind of a file that holds no table, such as an HTML page, by its first row; None if it may hold one."""
     return next((kind for kind, pattern in OTHER_KINDS.items() if pattern.match(first_row[0])), None)
+
+
+def number_of(field: str) -> float:
+    """The number that a field holds, as people write it; NaN if it holds none, and for "inf" and "1_000", too."""
+    return float(field) if NUMBER.fullmatch(field) else math.nan
 
 
 def is_quoted(field: str) -> bool:

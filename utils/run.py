@@ -27,7 +27,7 @@ from utils.paths import CHECKPOINT, script_name
 from utils.seeds import set_seed
 from utils.settings import SETTINGS, differences, settings
 from utils.tables import diverged_of, footnotes, table
-from utils.tasks import TASKS
+from utils.tasks import find_task
 from utils.trackers import Tracker
 
 logger = logging.getLogger("stark")
@@ -50,7 +50,7 @@ class Run:
                 other rows of dev.
         """
         self.args = args
-        self.task = TASKS[args.task_name]
+        self.task = find_task(args.task_name, args.data_dir)
         self.folder = RunFolder(folder)
         self.names = [CHECKPOINT]  # names of the checkpoints that this run makes
         self.script = script_name(args.stage)

@@ -10,7 +10,8 @@ from typing import Any
 from utils import processes
 from utils.errors import InputError
 from utils.files import checkpoint_digest, fingerprint
-from utils.tasks import split_path
+from utils.rows import listed
+from utils.tasks import find_task, split_path
 
 SETTINGS = "args.json"
 # flags without influence on a result, or only on which part of it is computed
@@ -20,8 +21,14 @@ DEV_ROWS = {"selection_split": "dev", "max_eval_examples": None}  # flags that c
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Content of args.json: all flags, the number of processes, and digests of the input."""
-    return {**vars(args), "num_processes": processes.world_size(), "inputs": input_digests(args)}
+    """Content of args.json: all flags, an own task's definition, the number of processes, digests of the input.
+
+    Raises:
+        InputError: there is no such task.
+    """
+    task = find_task(args.task_name, args.data_dir)
+    own = {"task": task.definition} if task.is_own else {}
+    return {**vars(args), **own, "num_processes": processes.world_size(), "inputs": input_digests(args)}
 
 
 def input_digests(args: argparse.Namespace) -> dict[str, str]:
@@ -47,11 +54,27 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     changed = [f"the content of {name} has changed" for name in inputs if inputs[name] != inputs_before.get(name)]
 
     # settings that this run does not have, such as flags of other versions, do not count
-    for name in sorted(set(now) - WITHOUT_EFFECT - {*inputs, "inputs"}):
+    changed += _task_changes(before, now)
+    for name in sorted(set(now) - WITHOUT_EFFECT - {*inputs, "inputs", "task"}):
         if before.get(name) != now[name]:
             label = "processes" if name == "num_processes" else f"--{name}"
             changed.append(f"{label} {before.get(name)}, now {now[name]}")
     return changed
+
+
+def _task_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """How the definition of an own task differs, in words; both are settings."""
+    definitions = before.get("task", {}), now.get("task", {})
+    changed = []
+    for key in dict.fromkeys(key for definition in definitions for key in definition):
+        value_before, value_now = (definition.get(key) for definition in definitions)
+        if value_before != value_now:
+            changed.append(f"{key} of task.json {_format_entry(value_before)}, now {_format_entry(value_now)}")
+    return changed
+
+
+def _format_entry(value: Any) -> str:
+    return listed(list(map(str, value))) if isinstance(value, list) else str(value)
 
 
 def run_id(now: dict[str, Any]) -> str:
@@ -64,7 +87,7 @@ def other_rows(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """How the rows of dev that a checkpoint was selected and measured on differ from this run's, in words.
 
     If they differ, rows that selected weights, scores or sparsities would be among those that the result is reported
-    on. Checkpoints of other tasks do not count.
+    on; if an own task is defined otherwise, the rows mean something else. Checkpoints of other tasks do not count.
 
     Args:
         before: settings of the checkpoint; {} if this project did not make it.
@@ -72,7 +95,7 @@ def other_rows(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """
     if before.get("task_name") != now["task_name"]:
         return []
-    changed = []
+    changed = _task_changes(before, now)
     for name, default in DEV_ROWS.items():
         value_before = before.get(name, default)
         value_now = now.get(name, default)

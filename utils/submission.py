@@ -1,10 +1,11 @@
-"""Submission files for GLUE's server."""
+"""Files of predictions of a test set: for GLUE's server, or of an own task."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
 
-from utils.files import write_text
+from utils.files import write_text, written_beside
 from utils.tasks import SCORE_RANGE, Task
 
 HEADER = "index\tprediction"
@@ -15,7 +16,7 @@ def write_submission(path: Path, task: Task, predictions: np.ndarray) -> None:
 
     Args:
         path: the file to write.
-        task: a value of TASKS.
+        task: one of GLUE's.
         predictions: (N,), class ids or scores, in file order.
     """
     if task.labels:
@@ -24,3 +25,32 @@ def write_submission(path: Path, task: Task, predictions: np.ndarray) -> None:
         column = [f"{score:.3f}" for score in np.clip(predictions, *SCORE_RANGE)]
     rows = "".join(f"{index}\t{value}\n" for index, value in enumerate(column))
     write_text(path, f"{HEADER}\n{rows}")
+
+
+def write_predictions(path: Path, task: Task, logits: np.ndarray) -> None:
+    """Write the predictions of an own task's test set, atomically, as a CSV file with a header.
+
+    Of classes: the label, and the probability of each class in a column `probability of <class>`. Of regression: the
+    score, in the range of the labels.
+
+    Args:
+        path: the file to write.
+        task: an own task.
+        logits: (N, C), in file order.
+    """
+    if task.labels:
+        header = ["label", *(f"probability of {label}" for label in task.labels)]
+        rows = [[task.labels[row.argmax()], *(f"{probability:.6f}" for probability in row)] for row in _softmax(logits)]
+    else:
+        header = ["score"]
+        rows = [[f"{score:.6g}"] for score in task.from_model(np.clip(logits[:, 0].astype(float), *SCORE_RANGE))]
+    with written_beside(path) as beside, open(beside, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (N, C) of logits (N, C), in double precision."""
+    powers = np.exp((logits - logits.max(1, keepdims=True)).astype(float))
+    return powers / powers.sum(1, keepdims=True)

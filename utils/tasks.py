@@ -1,14 +1,23 @@
-"""The table of GLUE's tasks: labels, metric, files, and sizes of training.
+"""Tasks: labels, metric, files, and sizes of training; the table of GLUE's, and own ones from their task.json.
 
-task = TASKS["rte"]
+task = find_task("rte", "datasets")
 path = split_path("rte", "datasets", "dev")  # datasets/rte/dev.tsv
 """
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from utils.errors import InputError
+from utils.files import read_json
+from utils.rows import SUFFIXES, listed
+from utils.task_file import TASK_FILE, check_definition
+
+SCORE_RANGE = (0, 5)  # of STS-B's labels, and of what a model learns and predicts in any regression
 
 
 class Sizes(NamedTuple):
@@ -20,9 +29,9 @@ class Sizes(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A GLUE task: labels, metric, layout of its files, sizes of training."""
+    """A task: labels, metric, layout of its files, sizes of training."""
 
-    title: str  # GLUE's name, also the name of the submission file
+    title: str  # GLUE's name, or that of an own task; also the name of the submission file
     labels: tuple[str, ...]  # names in the order of the class ids; () is regression
     metric: str  # key of utils.metrics.METRICS; its first number selects the best weights
     text: tuple[str, ...]  # names of the columns with the sentence, or both sentences
@@ -33,6 +42,9 @@ class Task(NamedTuple):
     skip_short: bool = False  # the official files hold rows broken in two, which the official counts leave out
     rows: tuple[int, ...] = ()  # official number of rows of train, dev and test
     sizes: Sizes = Sizes()  # the paper's for RTE
+    is_own: bool = False  # whether it is defined by its task.json, not one of GLUE's
+    label_column: str = "label"  # of an own task's files
+    score_range: tuple[float, float] = SCORE_RANGE  # lowest and highest label of regression
 
     @property
     def file_labels(self) -> tuple[str, ...]:
@@ -44,12 +56,37 @@ class Task(NamedTuple):
         """The folder in GLUE's zip; one for both MNLI tasks."""
         return self.title.removesuffix("-m").removesuffix("-mm")
 
-    def file_name(self, split: str) -> str:
-        """File name of a split: "train", "dev" or "test"."""
-        return f"{split}.tsv" if split == "train" else f"{split}{self.suffix}.tsv"
+    @property
+    def submission_name(self) -> str:
+        """File name of the predictions of its test set."""
+        return f"{self.title}.csv" if self.is_own else f"{self.title}.tsv"
 
+    def file_names(self, split: str) -> tuple[str, ...]:
+        """File names that a split may have: "train", "dev" or "test"."""
+        if self.is_own:
+            return tuple(f"{split}{suffix}" for suffix in SUFFIXES)
+        return (f"{split}.tsv" if split == "train" else f"{split}{self.suffix}.tsv",)
 
-SCORE_RANGE = (0, 5)  # of labels and predictions of regression
+    def to_model(self, score: float) -> float:
+        """A label of regression on the scale of SCORE_RANGE, for which the learning rates are made."""
+        return self._rescaled(score, self.score_range, SCORE_RANGE)
+
+    def from_model(self, predictions: np.ndarray) -> np.ndarray:
+        """Predicted scores (N,) on the scale of the labels; class ids (N,) as they are."""
+        return predictions if self.labels else self._rescaled(predictions, SCORE_RANGE, self.score_range)
+
+    def _rescaled(self, score: Any, before: tuple[float, float], after: tuple[float, float]) -> Any:
+        if before == after:  # not a rounding error away
+            return score
+        return after[0] + (score - before[0]) / (before[1] - before[0]) * (after[1] - after[0])
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """Content of an own task's task.json."""
+        kind = {"labels": list(self.labels)} if self.labels else {"score_range": list(self.score_range)}
+        columns = {"text_columns": list(self.text), "label_column": self.label_column}
+        return {**columns, **kind, "metric": self.metric}
+
 
 # labels in the order of the class ids
 ENTAILMENT = ("not_entailment", "entailment")
@@ -111,13 +148,82 @@ HEADERS = {  # columns of the official train, dev and test files; CoLA's train a
 }
 
 
+def find_task(name: str, data_dir: str) -> Task:
+    """A task of GLUE's, or the own one that <data_dir>/<name>/task.json defines.
+
+    Raises:
+        InputError: there is neither, or task.json does not define a task.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    path = Path(data_dir, name, TASK_FILE)
+    if not is_own_name(name) or not path.is_file():
+        own = sorted(file.parent.name for file in Path(data_dir).glob(f"*/{TASK_FILE}"))
+        raise InputError(
+            f"--task_name {name}: unknown, expected one of GLUE's {', '.join(TASKS)}, or an own one, which "
+            f"scripts/add_task.py adds to --data_dir {data_dir} (found {', '.join(own) or 'none'})"
+        )
+    return own_task(name, read_json(path), str(path))
+
+
+def task_of(settings: Mapping[str, Any]) -> Task:
+    """The task of a run, from its settings alone: its data may be gone, or have changed.
+
+    Args:
+        settings: content of its args.json.
+
+    Raises:
+        InputError: the settings do not define a task.
+    """
+    name = settings["task_name"]
+    if "task" in settings:
+        return own_task(name, settings["task"], f"task of {name}'s args.json")
+    if name not in TASKS:
+        raise InputError(f"task_name {name} of args.json: none of GLUE's, and args.json has no task")
+    return TASKS[name]
+
+
+def title_of(name: str) -> str:
+    """The title of a task by its name; an own task has no other."""
+    return TASKS[name].title if name in TASKS else name
+
+
+def is_own_name(name: str) -> bool:
+    """Whether an own task may have this name, which becomes part of folder names and is none of GLUE's."""
+    glue = {known.casefold() for task in TASKS.values() for known in (task.title, task.zip_folder)}
+    return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name)) and name.casefold() not in glue | {*TASKS, "ax"}
+
+
+def own_task(name: str, definition: Any, source: str) -> Task:
+    """The task that the content of a task.json defines.
+
+    Args:
+        name: of the task.
+        definition: an object with text_columns, label_column, metric, and labels or score_range.
+        source: where it stands, for the message.
+
+    Raises:
+        InputError: something is missing, left over, or not what it has to be.
+    """
+    check_definition(definition, source)
+    return Task(
+        title=name,
+        labels=tuple(definition.get("labels", ())),
+        metric=definition["metric"],
+        text=tuple(definition["text_columns"]),
+        is_own=True,
+        label_column=definition["label_column"],
+        score_range=tuple(map(float, definition.get("score_range", SCORE_RANGE))),
+    )
+
+
 def task_folder(task_name: str, data_dir: str) -> Path:
-    """The folder of a task's TSV files, under the task's name or that of GLUE's zip; mnlimm may share mnli's.
+    """The folder of a task's files, under the task's name or that of GLUE's zip; mnlimm may share mnli's.
 
     Raises:
         InputError: there is no such folder.
     """
-    task = TASKS[task_name]
+    task = find_task(task_name, data_dir)
     names = (task_name, task.folder or task_name, task.zip_folder)
     for name in names:
         if Path(data_dir, name).is_dir():
@@ -132,10 +238,14 @@ def split_path(task_name: str, data_dir: str, split: str) -> Path:
     """Path of a split's file; `split` is "train", "dev" or "test".
 
     Raises:
-        InputError: the folder or the file is missing.
+        InputError: the folder or the file is missing, or there are several for a split of an own task.
     """
     folder = task_folder(task_name, data_dir)
-    path = folder / TASKS[task_name].file_name(split)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file, found {', '.join(sorted(os.listdir(folder))) or 'an empty folder'}")
-    return path
+    names = find_task(task_name, data_dir).file_names(split)
+    found = [folder / name for name in names if (folder / name).is_file()]
+    if len(found) > 1:
+        raise InputError(f"{folder}: found {listed([path.name for path in found])}, expected one {split} file")
+    if not found:
+        there = ", ".join(sorted(os.listdir(folder))) or "an empty folder"
+        raise InputError(f"{folder / ' or '.join(names)}: no such file, found {there}")
+    return found[0]
