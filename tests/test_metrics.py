@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import scipy.stats
+import sklearn.metrics
 
 from utils.metrics import METRICS, NAMES, compute_metrics, predictions_of
 from utils.tasks import TASKS
@@ -30,6 +32,31 @@ def test_f1_is_of_class_1_and_the_mean_is_of_both():
     }
 
 
+def test_f1_alone_is_of_the_second_class_and_macro_f1_is_the_mean_of_all_classes():
+    assert compute_metrics("f1", logits_of(PREDICTED, 2), LABELS) == {
+        "f1": pytest.approx(6 / 9),
+        "acc": pytest.approx(0.7),
+    }
+    assert compute_metrics("macro_f1", logits_of(PREDICTED, 2), LABELS) == {
+        "macro_f1": pytest.approx((6 / 9 + 8 / 11) / 2),
+        "acc": pytest.approx(0.7),
+    }
+    # of three classes: 2 of 4, 0 as nothing right, 4 of 5; a fourth one never occurs
+    predicted, labels = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 0, 2, 2, 0])
+    found = compute_metrics("macro_f1", logits_of(predicted, 4), labels)
+    assert found == {"macro_f1": pytest.approx((2 / 5 + 0 + 4 / 5) / 3), "acc": pytest.approx(3 / 6)}
+    assert found["macro_f1"] == pytest.approx(sklearn.metrics.f1_score(labels, predicted, average="macro"))
+
+
+def test_matthews_correlation_is_of_any_number_of_classes():
+    predicted, labels = np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 0, 2, 2, 0])
+    # Gorodkin's R: 3 right of 6, classes predicted 2, 1, 3 times and true 3, 1, 2 times
+    expected = (3 * 6 - (2 * 3 + 1 * 1 + 3 * 2)) / ((36 - 14) * (36 - 14)) ** 0.5
+    found = compute_metrics("matthews_corrcoef", logits_of(predicted, 3), labels)
+    assert found == {"matthews_corrcoef": pytest.approx(expected)}
+    assert expected == pytest.approx(sklearn.metrics.matthews_corrcoef(labels, predicted))
+
+
 def test_matthews_correlation_has_its_sign():
     expected = 10 / 600**0.5  # (3 * 4 - 1 * 2) / sqrt(4 * 5 * 5 * 6)
     found = compute_metrics("matthews_corrcoef", logits_of(PREDICTED, 2), LABELS)
@@ -46,6 +73,9 @@ def test_correlations_of_values_and_of_ranks(sign):
         "spearman_corr": pytest.approx(sign * 0.4),  # 1 - 6 * (9 + 1 + 1 + 1) / (5 * 24)
         "corr": pytest.approx(sign * (30 / 2200**0.5 + 0.4) / 2),
     }
+    for name in ("pearson", "spearman"):
+        theirs = getattr(scipy.stats, f"{name}r")(scores[:, 0], np.arange(5.0))[0]
+        assert compute_metrics("corr", scores, np.arange(5.0))[f"{name}_corr"] == pytest.approx(theirs)
 
 
 def test_a_constant_prediction_correlates_with_nothing():
@@ -68,7 +98,7 @@ def test_every_task_has_a_metric_and_its_names_are_right():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("metric", ["acc", "acc_and_f1", "matthews_corrcoef", "corr"])
+@pytest.mark.parametrize("metric", ["acc", "acc_and_f1", "f1", "macro_f1", "matthews_corrcoef", "corr"])
 def test_logits_that_are_not_finite_are_never_scored(metric, bad):
     logits = np.arange(4.0)[:, None] if metric == "corr" else logits_of(np.array([0, 1, 0, 1]), 2)
     logits[2, 0] = bad
