@@ -34,8 +34,7 @@ from utils.metrics import METRICS, OF_TWO_CLASSES, metric_fault
 from utils.readers import Split, read_own
 from utils.rows import SUFFIXES, listed, number_of, read_columns, shown
 from utils.tables import table
-from utils.task_file import TASK_FILE
-from utils.tasks import SPLITS, Task, is_own_name, own_task
+from utils.tasks import SPLITS, TASK_FILE, Task, is_own_name, own_task
 
 LONGEST_TABLE = 50  # classes that the report shows
 UNCUT = 10**6  # tokens; more than any text has

@@ -42,8 +42,7 @@ from utils.errors import InputError
 from utils.evaluation import predict
 from utils.machine import hardware
 from utils.rows import read_columns
-from utils.task_file import TASK_FILE
-from utils.tasks import Task, find_task, split_path
+from utils.tasks import TASK_FILE, Task, find_task, split_path
 from utils.tokenizer import load_tokenizer
 
 EPOCHS = 10

@@ -10,7 +10,6 @@ from typing import Any
 from utils.errors import InputError
 from utils.metrics import metric_fault
 
-TASK_FILE = "task.json"
 KEYS = ({"text_columns", "label_column", "labels", "metric"}, {"text_columns", "label_column", "score_range", "metric"})
 
 

@@ -10,12 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from utils.errors import InputError
-from utils.files import read_json
 from utils.rows import SUFFIXES, listed
-from utils.task_file import TASK_FILE, check_definition
 
 SCORE_RANGE = (0, 5)  # of STS-B's labels, and of what a model learns and predicts in any regression
 
@@ -71,8 +67,8 @@ class Task(NamedTuple):
         """A label of regression on the scale of SCORE_RANGE, for which the learning rates are made."""
         return self._rescaled(score, self.score_range, SCORE_RANGE)
 
-    def from_model(self, predictions: np.ndarray) -> np.ndarray:
-        """Predicted scores (N,) on the scale of the labels; class ids (N,) as they are."""
+    def from_model(self, predictions: Any) -> Any:
+        """An array (N,) of predicted scores on the scale of the labels; of class ids as it is."""
         return predictions if self.labels else self._rescaled(predictions, SCORE_RANGE, self.score_range)
 
     def _rescaled(self, score: Any, before: tuple[float, float], after: tuple[float, float]) -> Any:
@@ -87,6 +83,8 @@ class Task(NamedTuple):
         columns = {"text_columns": list(self.text), "label_column": self.label_column}
         return {**columns, **kind, "metric": self.metric}
 
+
+TASK_FILE = "task.json"  # in the folder of an own task
 
 # labels in the order of the class ids
 ENTAILMENT = ("not_entailment", "entailment")
@@ -163,6 +161,8 @@ def find_task(name: str, data_dir: str) -> Task:
             f"--task_name {name}: unknown, expected one of GLUE's {', '.join(TASKS)}, or an own one, which "
             f"scripts/add_task.py adds to --data_dir {data_dir} (found {', '.join(own) or 'none'})"
         )
+    from utils.files import read_json  # here, since downloads need this module and no package
+
     return own_task(name, read_json(path), str(path))
 
 
@@ -205,6 +205,8 @@ def own_task(name: str, definition: Any, source: str) -> Task:
     Raises:
         InputError: something is missing, left over, or not what it has to be.
     """
+    from utils.task_file import check_definition  # here for the same reason
+
     check_definition(definition, source)
     return Task(
         title=name,
