@@ -25,7 +25,7 @@ from utils.tasks import Sizes, find_task, split_path, task_of
 
 QUICK = ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--log_interval", "10", "--use_cpu"]
 STUDENT = ["--student_layer", "2", "--use_cpu"]
-CLASSES = ("1", "01", 'gut, "sehr"')
+CLASSES = ("1", "01", 'gut, "sehr" | ja')
 REWIND = Path("outputs/rewind/layer_dropped")
 
 
@@ -93,7 +93,7 @@ def test_classes_of_a_csv_go_through_all_stages(in_tmp_path, bert_folder, capsys
     # results in the task's metric, with its definition beside them
     metrics = read_json(folder / "metrics.json")
     assert set(metrics["sparsity"]["50"]["dev"]) == {"macro_f1", "acc"}
-    labels = ["01", "1", 'gut, "sehr"']
+    labels = ["01", "1", 'gut, "sehr" | ja']
     assert read_json(folder / "ckpt_0/args.json")["task"] == {
         **{"text_columns": ["text"], "label_column": "class"},
         **{"labels": sorted(labels), "metric": "macro_f1"},
@@ -123,7 +123,7 @@ def test_classes_of_a_csv_go_through_all_stages(in_tmp_path, bert_folder, capsys
 
     # without the data, the results stay readable
     card = (folder / "ckpt_0" / "README.md").read_text()
-    assert '| classes | 01, 1, gut, "sehr" |' in card
+    assert '| classes | 01, 1, gut, "sehr" \\| ja |' in card
     assert "GLUE" not in card
     shutil.rmtree("datasets")
     found = list(report_data.checkpoints([Path("outputs")]))

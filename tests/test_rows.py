@@ -85,6 +85,7 @@ def test_empty_fields_are_rows_and_blank_lines_are_not(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("a.csv", "text,label\na,b\n".encode("utf-16-le"), r"a\.csv line 1: not UTF-8 text but UTF-16"),
         ("a.csv", 'text,label\nfine,a\n"torn,a\nnext,b\n', r"a\.csv line 3: a torn quote"),
         ("a.csv", 'text,label\n"torn,a\n"next",b\n', r"a\.csv line 2: a torn quote"),
         ("a.csv", "text,label\na,b,c\n", r"a\.csv line 2: 3 columns, expected 2"),

@@ -112,6 +112,8 @@ def _header_fault(path: Path, header: Sequence[str], names: Sequence[str]) -> st
     kind = other_kind(header)
     if kind:
         return f"{kind}, expected a table with the columns {listed(names)}"
+    if any("\0" in name for name in header):
+        return "not UTF-8 text but UTF-16, expected UTF-8"
     separator = SEPARATORS[path.suffix.lower()]
     others = [word for mark, word in OTHER_SEPARATORS.items() if mark in header[0] and word != separator]
     if len(header) == 1 and others:
