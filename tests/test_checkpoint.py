@@ -131,6 +131,15 @@ def test_classes_without_names_are_taken_in_order_with_a_warning(teacher_folder,
     assert "its classes have no names, taken to be in this order: not_entailment, entailment" in caplog.text
 
 
+def test_classes_whose_names_differ_in_case_alone_are_told_apart(teacher_folder):
+    edit_config(teacher_folder, id2label={"0": "good", "1": "Good"})
+    row = load_file(teacher_folder / "model.safetensors")["cls.3.weight"]
+    assert torch.equal(load_model(str(teacher_folder), ("Good", "good")).cls[-1].weight, row.flip(0))
+    edit_config(teacher_folder, id2label={"0": "GOOD", "1": "good"})
+    with pytest.raises(CheckpointError, match="a classifier for GOOD, good; this task has Good, good"):
+        load_model(str(teacher_folder), ("Good", "good"))
+
+
 def test_capitals_in_class_names_do_not_matter(teacher_folder):
     batch = random_batch(small_config())
     expected = load_model(str(teacher_folder), LABELS)(*batch).flip(1)

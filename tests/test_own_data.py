@@ -434,6 +434,7 @@ def test_rows_that_are_wrong_are_named_by_a_stage_too(in_tmp_path, bert_folder, 
 def test_an_own_task_has_the_default_sizes_and_its_own_metrics(in_tmp_path, capsys):
     Path("train.csv").write_text(GOOD)
     add("mine", "--train", "train.csv", "--text_columns", "text", "--metric", "f1")
+    assert "F1 is that of class 'b'" in capsys.readouterr().out
     args = run_finetuning.parse_args(["--task_name", "mine"])
     assert (args.per_device_train_batch_size, args.learning_rate, args.num_train_epochs) == tuple(Sizes())
     assert args.selection_metric == "f1"
