@@ -16,7 +16,7 @@ from utils.batches import Examples
 from utils.cache import load_examples
 from utils.errors import InputError
 from utils.flags import MAX_LENGTH
-from utils.tasks import split_path
+from utils.tasks import split_path, submission_splits
 from utils.tokenizer import Tokenizer
 
 logger = logging.getLogger("stark")
@@ -98,7 +98,7 @@ class Data(NamedTuple):
 def load_data(
     args: argparse.Namespace, tokenizer: Tokenizer, device: torch.device, *configs: Any, train: bool = True
 ) -> Data:
-    """Read the splits that a stage needs; with --do_test see that test can be read, too.
+    """Read the splits that a stage needs; with --do_test see that those without labels can be read, too.
 
     Args:
         configs: as `reader` takes them.
@@ -111,7 +111,8 @@ def load_data(
     examples = read("train") if train else None
     dev_select, dev_report = split_dev(args, read("dev"))
     if getattr(args, "do_test", False):
-        read("test")
+        for split in submission_splits(args.task_name, args.data_dir).values():
+            read(split)
     return Data(examples, dev_select, dev_report)
 
 
