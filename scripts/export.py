@@ -47,7 +47,7 @@ BATCHES = (1, 2, 8)
 LENGTHS = (4, 32)
 LONGEST = 512  # tokens: attention over the thousands that some models take would fill the memory
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-TRAINED_WITH = ("task_name", "data_dir", "max_length")  # settings of a checkpoint that go along with its export
+TRAINED_WITH = ("task_name", "task", "max_length")  # settings of a checkpoint that go along with its export
 
 
 def parse_args(argv=None):

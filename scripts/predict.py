@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -68,11 +68,26 @@ def check_output(args: argparse.Namespace) -> None:
         raise InputError(f"--output {path}: the input, which it would replace")
 
 
-def text_reader(args: argparse.Namespace, task_columns: tuple[str, ...]) -> Callable[[], Texts]:
-    """How the texts of all rows are read: text_reader(...)(), any number of times.
+class TaskColumns(NamedTuple):
+    """The text columns of a checkpoint's task, and how a stage reads them."""
 
-    Args:
-        task_columns: the text columns of the checkpoint's task; () if they are not known.
+    names: tuple[str, ...] = ()  # () if nothing says them
+    options: dict[str, Any] = {}  # of read_columns
+
+
+def task_columns(settings: dict[str, Any]) -> TaskColumns:
+    """The columns of the task that a checkpoint was trained for; `settings` are those of its args.json."""
+    name, own = settings.get("task_name"), settings.get("task")
+    if isinstance(own, dict):
+        return TaskColumns(tuple(own["text_columns"]))
+    if name not in TASKS:
+        return TaskColumns()
+    # GLUE's fields keep such white space as no-break spaces
+    return TaskColumns(TASKS[name].text, {"synonyms": SYNONYMS, "strip": False})
+
+
+def text_reader(args: argparse.Namespace, of_task: TaskColumns) -> Callable[[], Texts]:
+    """How the texts of all rows are read: text_reader(...)(), any number of times.
 
     Raises:
         InputError: the input is missing or of another kind, or its columns are not known; and from reading, what
@@ -82,10 +97,10 @@ def text_reader(args: argparse.Namespace, task_columns: tuple[str, ...]) -> Call
     if args.input != "-" and path.suffix.lower() in SUFFIXES:
         if args.text_columns:
             return partial(_column_texts, path, args.text_columns)
-        return _default_reader(path, task_columns)
+        return _default_reader(path, of_task)
     if args.text_columns:
         raise InputError(f"--text_columns: for {', '.join(SUFFIXES)}, found lines of text ({_name(args)})")
-    return partial(_line_texts, _lines(args), _name(args), len(task_columns))
+    return partial(_line_texts, _lines(args), _name(args), len(of_task.names))
 
 
 def _name(args: argparse.Namespace) -> str:
@@ -93,18 +108,17 @@ def _name(args: argparse.Namespace) -> str:
     return "standard input" if args.input == "-" else args.input
 
 
-def _default_reader(path: Path, task_columns: tuple[str, ...]) -> Callable[[], Texts]:
+def _default_reader(path: Path, of_task: TaskColumns) -> Callable[[], Texts]:
     """How the columns of the checkpoint's task are read, or the only one that there is."""
     found = column_names(path)
     if kind := other_kind(found):
         raise InputError(f"{path}: {kind}, expected texts")
-    if task_columns and find_columns(found, task_columns, SYNONYMS):
-        # GLUE's fields keep such white space as no-break spaces when a stage reads them
-        return partial(_column_texts, path, task_columns, synonyms=SYNONYMS, strip=False)
+    if of_task.names and find_columns(found, of_task.names, of_task.options.get("synonyms")):
+        return partial(_column_texts, path, of_task.names, **of_task.options)
     # a header whose names are separated by something else looks like one column
-    if len(found) == 1 and len(task_columns) < 2 and not set(found[0]) & set(OTHER_SEPARATORS):
+    if len(found) == 1 and len(of_task.names) < 2 and not set(found[0]) & set(OTHER_SEPARATORS):
         return partial(_column_texts, path, found)
-    expected = f", expected {listed(task_columns)} as in the checkpoint's task" if task_columns else ""
+    expected = f", expected {listed(of_task.names)} as in the checkpoint's task" if of_task.names else ""
     raise InputError(f"{path}: columns {listed(found)}{expected}; --text_columns names those with the texts")
 
 
@@ -174,7 +188,7 @@ def destination(output: str) -> Iterator[TextIO]:
 def predict(student: Student, rows: Texts, stream: TextIO) -> int:
     """Write the predictions of all rows; how many rows were cut to the student's length, or just as long."""
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("label", *(f"probability_{name}" for name in student.labels)) if student.labels else ("score",))
+    writer.writerow(("label", *(f"probability of {name}" for name in student.labels)) if student.labels else ("score",))
     full_length = 0
     while chunk := list(itertools.islice(rows, CHUNK * student.batch_size)):
         examples = student.tokenise(chunk)
@@ -187,7 +201,7 @@ def _cells(prediction: Prediction | float) -> tuple[Any, ...]:
     """A row of the output."""
     if isinstance(prediction, float):
         return (f"{prediction:.6g}",)
-    return (prediction.label, *(f"{share:.6g}" for share in prediction.probabilities.values()))
+    return (prediction.label, *(f"{share:.6f}" for share in prediction.probabilities.values()))
 
 
 @entry_point
@@ -197,8 +211,7 @@ def main(argv=None):
     student = load_student(args.model_path, "cpu" if args.use_cpu else None, args.batch_size)
 
     # all rows are read once before anything is written
-    task = TASKS.get(made_with(args.model_path).get("task_name"))
-    read = text_reader(args, task.text if task else ())
+    read = text_reader(args, task_columns(made_with(args.model_path)))
     total = sum(1 for _ in read())
     if not total:
         raise InputError(f"{_name(args)}: no rows, expected texts")

@@ -42,7 +42,7 @@ def give(monkeypatch, content: bytes) -> None:
 def written(output: str) -> list[tuple[str, ...]]:
     """Labels and probabilities of the output, under its header."""
     header, *rows = csv.reader(io.StringIO(output))
-    assert header == ["label", *(f"probability_{name}" for name in NAMES)]
+    assert header == ["label", *(f"probability of {name}" for name in NAMES)]
     return [(label, *map(float, numbers)) for label, *numbers in rows]
 
 
@@ -84,6 +84,11 @@ def test_the_columns_of_the_checkpoints_task_are_the_default(capsys):
     )
     predict.main([*FLAGS, "--input", "b.csv", "--text_columns", "#2 String"])
     check(capsys.readouterr().out, [("w1 w2",)])
+    # of one's own
+    settings = {"task_name": "own", "task": {"text_columns": ["other"]}}
+    Path("ckpt/args.json").write_text(json.dumps(settings))
+    predict.main([*FLAGS, "--input", "b.csv"])
+    check(capsys.readouterr().out, [("w3",)])
 
 
 def test_standard_input_is_predicted_into_a_file_in_chunks(monkeypatch, capsys):
