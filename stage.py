@@ -40,7 +40,7 @@ from utils.resume import StateFile
 from utils.run import Run
 from utils.settings import run_id
 from utils.submission import write_predictions, write_submission
-from utils.tasks import SCORE_RANGE, split_path
+from utils.tasks import SCORE_RANGE, split_path, submission_splits
 from utils.tokenizer import load_tokenizer
 from utils.training import Result, fit
 
@@ -227,35 +227,40 @@ class Stage(Run):
         super().finish(metrics, header, rows, notes, self._submit if getattr(self.args, "do_test", False) else None)
 
     def _submit(self) -> None:
-        """Predict the test set with the best checkpoint and write the file of that, unless the same is there already.
+        """Predict the test sets with the best checkpoint and write their files, unless the same are there already.
 
         Raises:
             InputError: the best checkpoint's weights were deleted.
         """
-        # which checkpoint predicts which file; of several that tie, the first
+        # which checkpoint predicts which files; of several that tie, the first
         path = self.folder.path
         name = self.best()[0]
-        target = path / self.task.submission_name
-        test = split_path(self.args.task_name, self.args.data_dir, "test")
-        made_from = self.folder.submission_of(name, test)
+        splits = submission_splits(self.args.task_name, self.args.data_dir)
+        tests = [split_path(self.args.task_name, self.args.data_dir, split) for split in splits.values()]
+        made_from = self.folder.submission_of(name, tests)
         metrics = read_json(path / RESULT)
-        if processes.broadcast(target.is_file() and metrics.get(SUBMISSION) == made_from):
+        are_there = all((path / target).is_file() for target in splits)
+        if processes.broadcast(are_there and metrics.get(SUBMISSION) == made_from):
             return
 
-        # read its model and the test set
+        # read its model and the test sets
         checkpoint = str(path / name)
         if not has_weights(path / name):
             raise InputError(
                 f"{checkpoint}: its weights, which predict the test set, were deleted; --overwrite trains anew"
             )
         model = self.load_model(checkpoint)
-        examples = reading.reader(self.args, load_tokenizer(checkpoint), self.device, model.config)("test")
+        read = reading.reader(self.args, load_tokenizer(checkpoint), self.device, model.config)
+        examples = {target: read(split) for target, split in splits.items()}
 
-        # all processes predict, one writes
-        logits = self.predict(model, examples).cpu().numpy()
+        # all processes predict, one writes; a file of a test set that is gone would be an earlier checkpoint's
+        logits = {target: self.predict(model, rows).cpu().numpy() for target, rows in examples.items()}
         if processes.is_main():
-            if self.task.is_own:
-                write_predictions(target, self.task, logits)
-            else:
-                write_submission(target, self.task, predictions_of(logits))
+            for target in set(self.task.submission_names) - set(logits):
+                (path / target).unlink(missing_ok=True)
+            for target, rows in logits.items():
+                if self.task.is_own:
+                    write_predictions(path / target, self.task, rows)
+                else:
+                    write_submission(path / target, self.task, predictions_of(rows))
             write_json(path / RESULT, {**metrics, SUBMISSION: made_from})

@@ -30,12 +30,14 @@ from torch import Tensor
 
 from models.checkpoint import load_model
 from models.encoder import PrunableEncoder, write_config
+from models.exported import INPUTS, ONNX, SOURCE, onnx_logits, open_session
 from models.families import as_library_config, as_library_weights
 from models.units import CheckpointError
 from stage import entry_point
 from utils.arguments import Parser
 from utils.errors import InputError
 from utils.files import checkpoint_digest, lock, read_json, write_json, written_beside
+from utils.folder import checkpoint_settings
 from utils.paths import sparsity_of
 from utils.tokenizer import load_tokenizer
 
@@ -45,8 +47,7 @@ BATCHES = (1, 2, 8)
 LENGTHS = (4, 32)
 LONGEST = 512  # tokens: attention over the thousands that some models take would fill the memory
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-INPUTS = ("input_ids", "token_type_ids", "attention_mask")
-SOURCE = "export.json"  # marks a folder as an export; holds the digest of the checkpoint
+TRAINED_WITH = ("task_name", "task", "max_length")  # settings of a checkpoint that go along with its export
 
 
 def parse_args(argv=None):
@@ -104,20 +105,6 @@ def random_inputs(config: Any, batch: int, length: int, padded: bool = False) ->
     return ids, types, mask
 
 
-def open_session(path: Path) -> Any:
-    """An onnxruntime session on the CPU, with as many threads as torch has."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def onnx_logits(session: Any, inputs: tuple[Tensor, Tensor, Tensor]) -> np.ndarray:
-    """Logits (B, C) by onnxruntime; `inputs` are token ids, token types and attention mask, each (B, T)."""
-    return session.run(None, {name: part.long().numpy() for name, part in zip(INPUTS, inputs, strict=True)})[0]
-
-
 def write_onnx(model: PrunableEncoder, folder: Path) -> str:
     """Write model.onnx and config.json, and compare the logits with torch's; a sentence with the largest difference.
 
@@ -134,7 +121,7 @@ def write_onnx(model: PrunableEncoder, folder: Path) -> str:
         torch.onnx.export(
             exported,
             random_inputs(model.config, 3, min(7, longest), padded=True),
-            folder / "model.onnx",
+            folder / ONNX,
             dynamo=True,
             input_names=INPUTS,
             output_names=["logits"],
@@ -144,7 +131,7 @@ def write_onnx(model: PrunableEncoder, folder: Path) -> str:
         )
 
         # compare the logits of padded batches of several shapes
-        session = open_session(folder / "model.onnx")
+        session = open_session(folder / ONNX)
         differences = []
         most = min(longest, LONGEST)
         lengths = [length for length in LENGTHS if length < most] + [most]
@@ -219,7 +206,9 @@ def main(argv=None):
         check_full_width(model)
     check_replaceable(folder)
 
-    source = {"export_source": checkpoint_digest(Path(args.model_path)), "format": args.format}
+    settings = checkpoint_settings(args.model_path)
+    trained_with = {name: settings[name] for name in TRAINED_WITH if name in settings}
+    source = {"export_source": checkpoint_digest(Path(args.model_path)), "format": args.format, **trained_with}
     lock(folder.with_name(f".{folder.name}.lock"))
     with written_beside(folder) as beside:
         beside.mkdir()

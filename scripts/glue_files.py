@@ -27,7 +27,7 @@ from urllib.request import Request, urlopen
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.tasks import SPLITS, TASKS
+from utils.tasks import DIAGNOSTIC, DIAGNOSTIC_FILE, DIAGNOSTIC_ROWS, SPLITS, TASKS
 
 BASE = "https://dl.fbaipublicfiles.com/"
 CHUNK = 1 << 20  # bytes
@@ -61,12 +61,15 @@ FILES = {
     "mnli": [File("glue/data/MNLI.zip", 312783507, "e7c1d896d26ed6caf700110645df426cc2d8ebf02a5ab743d5a5c68ac1c83633")],
     "cola": [File("glue/data/CoLA.zip", 376971, "f212fcd832b8f7b435fb991f101abf89f96b933ab400603bf198960dfc32cbff")],
     "wnli": [File("glue/data/WNLI.zip", 28999, "ae0e8e4d16f4d46d4a0a566ec7ecceccfd3fbfaa4a7a4b4e02848c0f2561ac46")],
+    DIAGNOSTIC: [File("glue/data/AX.tsv", 222257, "0e13510b1bb14436ff7e2ee82338f0efb0133ecf2e73507a697dc210db3f05fd")],
 }
+FILE_NAMES = {DIAGNOSTIC: DIAGNOSTIC_FILE}  # of the task whose file is not named after its split
 SAME_FOLDER = {name: task.folder for name, task in TASKS.items() if task.folder}
 ROWS = {name: {} for name in FILES}  # task -> split -> number of rows without the header
 for name, task in TASKS.items():
     for split, count in zip(SPLITS, task.rows, strict=True):
         ROWS[task.folder or name][task.file_names(split)[0].removesuffix(".tsv")] = count
+ROWS[DIAGNOSTIC] = {"test": DIAGNOSTIC_ROWS}
 
 
 class Failure(Exception):
@@ -207,11 +210,10 @@ def wrong_rows(name, rows, folder, suffix=""):
     """Which files of a task have another number of rows than expected, in words; "" if none has."""
     problems = []
     for split, expected in rows.items():
-        path = folder / f"{split}.tsv{suffix}"
-        has_header = TASKS[name].header or split == "test"
-        count = count_rows(path, has_header) if path.exists() else 0
-        if count != expected:
-            problems.append(f"{split}.tsv has {count:,} rows, expected {expected:,}")
+        path = folder / (FILE_NAMES.get(name, f"{split}.tsv") + suffix)
+        has_header = name == DIAGNOSTIC or split == "test" or TASKS[name].header
+        if (count := count_rows(path, has_header) if path.exists() else 0) != expected:
+            problems.append(f"{path.name.removesuffix(suffix)} has {count:,} rows, expected {expected:,}")
     return ", ".join(problems)
 
 
@@ -231,10 +233,12 @@ def install(name, task, args):
         obtain(url, file, target, args.timeout, args.retries)
 
     # make its splits and check them, before any of them is renamed into the task's folder
-    parts = [cache / f"{split}.tsv.part" for split in task.rows]
+    parts = [cache / (FILE_NAMES.get(name, f"{split}.tsv") + ".part") for split in task.rows]
     try:
         if name == "mrpc":
             split_mrpc(cache)
+        elif name == DIAGNOSTIC:
+            shutil.copyfile(target, parts[0])
         else:
             unzip(target, TASKS[name].zip_folder, task.rows)
         if problem := wrong_rows(name, task.rows, cache, ".part"):

@@ -2,6 +2,8 @@
 
     python scripts/inspect_model.py --model_path outputs/rewind/parameter_pruned/kd_70_rte_0.5/ckpt_30
     python scripts/inspect_model.py --model_path <student> --teacher_model_path <teacher> --json costs.json
+    python scripts/inspect_model.py --model_path outputs/prune/ft_rte/ckpt --budget 5M
+    python scripts/inspect_model.py --model_path outputs/prune/ft_rte/ckpt --budget 20ms --batch_size 8 --length 64
 
 The default teacher is the one that the student was trained with.
 
@@ -13,6 +15,9 @@ MACs are multiply-accumulates for one example of T tokens: in each layer of h he
 size D, 3 T D h s for query, key and value, 2 T^2 h s for scores and context, T h s D for the output, and 2 T D f for
 the FFN or 3 T D f for ModernBERT's; and D^2 + D C for the classifier of C classes. All tokens count in all layers, and
 attend to all others; the model itself computes most of the last layer for [CLS] alone.
+
+With --budget it names the largest students of the model that cost no more: --student_layer, and of a checkpoint that
+stage 2 or 4 has sorted --student_sparsity. All are made, counted without their embeddings, and timed in torch.
 """
 
 import argparse
@@ -32,6 +37,7 @@ import torch
 
 from models.encoder import PrunableEncoder
 from scripts import export
+from scripts.budget import largest, measure_students, parameters, parse_budget, sparsities, students_table
 from stage import entry_point
 from utils.arguments import Parser
 from utils.errors import InputError
@@ -44,6 +50,9 @@ from utils.tables import table
 BATCHES = (1, 8, 32)  # examples
 LENGTHS = (32, 128)  # tokens
 WARM_UP = 3  # runs
+# of --budget
+BATCH_SIZE = 8  # examples
+LENGTH = 64  # tokens
 
 
 def parse_args(argv=None):
@@ -52,10 +61,26 @@ def parse_args(argv=None):
     add("--model_path", required=True, help="checkpoint folder of a model with a classifier")
     add("--teacher_model_path", help="checkpoint folder to compare with (default the model's own, if it is there)")
     add("--repeats", type=number(int, 10), default=20, help="timed runs of each shape, at least 10 (default 20)")
+    text = "name the largest students with so many parameters (5M, without embeddings) or milliseconds (20ms) at most"
+    add("--budget", type=parse_budget, help=text)
+    add(
+        "--batch_size",
+        type=number(int, 1),
+        help=f"examples of the forward pass that --budget times (default {BATCH_SIZE})",
+    )
+    add("--length", type=number(int, 1), help=f"and their tokens (default {LENGTH}, or what the model takes if less)")
     add("--json", help="file that gets all numbers, too (default none)")
     add("--use_cpu", action="store_true", help="do not use a GPU (default: use one if there is one)")
     add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+
+    # a flag without effect is an error
+    if args.budget and args.teacher_model_path:
+        parser.error("--teacher_model_path: not with --budget, which measures a model's students")
+    for flag in ("batch_size", "length"):
+        if getattr(args, flag) and not (args.budget and args.budget.is_time):
+            parser.error(f"--{flag}: for a --budget of milliseconds")
+    return args
 
 
 def default_teacher(path: str) -> str | None:
@@ -124,8 +149,7 @@ def inspect(path: str, model: PrunableEncoder, repeats: int, device: str) -> dic
     """Content of --json for one checkpoint: parameters, MACs by length, heads and neurons by layer, latencies."""
     model = model.to(device)
     config = model.config
-    total = model.num_parameters()
-    embeddings = sum(parameter.numel() for parameter in model.embeddings.parameters())
+    embeddings, others = parameters(model)
 
     # time torch, and onnxruntime if the checkpoint has been exported
     with torch.inference_mode():
@@ -139,7 +163,7 @@ def inspect(path: str, model: PrunableEncoder, repeats: int, device: str) -> dic
     lengths = [length for length in LENGTHS if length <= config.max_position_embeddings]
     return {
         "path": path,
-        "parameters": {"embeddings": embeddings, "others": total - embeddings},
+        "parameters": {"embeddings": embeddings, "others": others},
         "macs": {str(length): macs(model, length) for length in lengths},
         "heads": {"left": heads, "of": config.num_attention_heads},
         "neurons": {"left": neurons, "of": config.intermediate_size},
@@ -190,25 +214,67 @@ def show_latencies(columns: dict[str, dict[str, Any]]) -> None:
     print(table(("runtime", "batch", "length", *header), rows))
 
 
+def inspect_students(args: argparse.Namespace, device: str) -> dict[str, Any]:
+    """Print the sizes of all students of a model, and the largest that fit into --budget; content of --json.
+
+    Raises:
+        InputError: none fits, or the model does not take so many tokens.
+    """
+    model = export.load_for_inference(args.model_path).to(device)
+    positions = model.config.max_position_embeddings
+    batch_size = args.batch_size or BATCH_SIZE
+    length = args.length or min(LENGTH, positions)
+    if length > positions:
+        raise InputError(f"--length {length}: the model takes {positions} tokens at most")
+
+    # make, count and time all students
+    inputs = [part.to(device) for part in export.random_inputs(model.config, batch_size, length)]
+    with torch.inference_mode():
+        sizes = measure_students(
+            model,
+            lambda student: milliseconds(lambda: student(*inputs), args.repeats, device),
+            is_timed=args.budget.is_time,
+        )
+    fitting = largest(sizes, args.budget)
+
+    machine = print_machine(device)
+    print(students_table(sizes, args.budget), end="\n\n")
+    shape = f" at batch size {batch_size} and {length} tokens" if args.budget.is_time else " without embeddings"
+    print(f"the largest within {args.budget.text}{shape}:", *fitting, sep="\n")
+    if not sparsities(model):
+        task = checkpoint_settings(args.model_path).get("task_name", "<task>")
+        command = f"python run_pruning.py --task_name {task} --model_path {args.model_path}"
+        print(f"--student_sparsity takes a sorted checkpoint, which this is not; {command} makes one")
+    return {"machine": machine, "budget": args.budget.text, "students": [size._asdict() for size in sizes]}
+
+
+def inspect_models(args: argparse.Namespace, device: str) -> dict[str, Any]:
+    """Print sizes and latencies of a model, and of its teacher if there is one; content of --json."""
+    paths = {"model": args.model_path, "teacher": args.teacher_model_path or default_teacher(args.model_path)}
+    models = {name: export.load_for_inference(path) for name, path in paths.items() if path}
+    columns = {name: inspect(paths[name], model, args.repeats, device) for name, model in models.items()}
+    machine = print_machine(device)
+    show_sizes(columns)
+    show_latencies(columns)
+    return {"machine": machine, **columns}
+
+
+def print_machine(device: str) -> dict[str, Any]:
+    """Print what tables were measured on, in a line; versions and hardware for --json."""
+    machine = {**hardware(device), **versions()}
+    print("{hardware}, {cpu_threads} CPU threads, torch {torch_version}".format(**machine), end="\n\n")
+    return machine
+
+
 @entry_point
 def main(argv=None):
     args = parse_args(argv)
     if args.json and (Path(args.json).is_dir() or not Path(args.json).parent.is_dir()):
         raise InputError(f"--json {args.json}: expected a file in a folder that exists")
-
-    # measure the model, then its teacher if there is one
     device = "cuda" if torch.cuda.is_available() and not args.use_cpu else "cpu"
-    paths = {"model": args.model_path, "teacher": args.teacher_model_path or default_teacher(args.model_path)}
-    models = {name: export.load_for_inference(path) for name, path in paths.items() if path}
-    columns = {name: inspect(paths[name], model, args.repeats, device) for name, model in models.items()}
-
-    # print all tables, after what they were measured on
-    machine = {**hardware(device), **versions()}
-    print("{hardware}, {cpu_threads} CPU threads, torch {torch_version}".format(**machine), end="\n\n")
-    show_sizes(columns)
-    show_latencies(columns)
+    content = inspect_students(args, device) if args.budget else inspect_models(args, device)
     if args.json:
-        write_json(Path(args.json), {"machine": machine, **columns})
+        write_json(Path(args.json), content)
 
 
 if __name__ == "__main__":

@@ -23,13 +23,15 @@ from utils.files import written_beside
 from utils.folder import RunFolder
 from utils.submission import HEADER
 from utils.tables import table
-from utils.tasks import NLI, SCORE_RANGE, TASKS
+from utils.tasks import DIAGNOSTIC_FILE, DIAGNOSTIC_ROWS, NLI, SCORE_RANGE, TASKS
 
 TASK_NAMES = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "mnlimm", "qnli", "rte", "wnli")  # in GLUE's order
-ROWS = {**{TASKS[name].title: TASKS[name].rows[-1] for name in TASK_NAMES}, "AX": 1104}  # of test sets, by title
-OPTIONAL = ("AX",)
+ROWS = {TASKS[name].title: TASKS[name].rows[-1] for name in TASK_NAMES}  # of test sets, by title
+DIAGNOSTIC_TITLE = Path(DIAGNOSTIC_FILE).stem
+ROWS[DIAGNOSTIC_TITLE] = DIAGNOSTIC_ROWS
+OPTIONAL = (DIAGNOSTIC_TITLE,)
 # title of a file -> labels that it may hold; () is a score
-LABELS = {**{task.title: task.file_labels for task in TASKS.values()}, "AX": NLI}
+LABELS = {**{task.title: task.file_labels for task in TASKS.values()}, DIAGNOSTIC_TITLE: NLI}
 
 
 def parse_args(argv=None):

@@ -36,8 +36,12 @@ PATTERNS = (  # files to change by default
     "models/*.py",
     "utils/*.py",
     "stage.py",
+    "student.py",
     "run_*.py",
-    *(f"scripts/{name}.py" for name in ("report_data", "sweep", "sweep_grid", "sweep_jobs", "submission")),
+    *(
+        f"scripts/{name}.py"
+        for name in ("budget", "predict", "report_data", "sweep", "sweep_grid", "sweep_jobs", "submission")
+    ),
 )
 QUICK = 0.5  # seconds of a test, traced
 LONGEST = 20  # seconds that a test may take of a mutant, besides ten times what it took before

@@ -67,6 +67,8 @@ MEMBERS = {  # archive address -> its folder and files
         },
     ),
 }
+AX = b'index\tsentence1\tsentence2\n0\ta "b\tc\n1\td\te\n'
+AX_ADDRESS = "glue/data/AX.tsv"
 MRPC_TEXTS = {
     "glue/data/mrpc_dev_ids.tsv": b"12\t13\n30\t31\n",
     "senteval/senteval_data/msr_paraphrase_train.txt": MRPC_HEADER
@@ -80,6 +82,7 @@ ROWS = {
     "qqp": {"train": 2, "dev": 1, "test": 1},
     "mnli": {"train": 1, "dev_matched": 1, "dev_mismatched": 2, "test_matched": 1, "test_mismatched": 2},
     "mrpc": {"train": 2, "dev": 2, "test": 2},
+    "ax": {"test": 2},
 }
 ADDRESS = {
     "rte": "glue/data/RTE.zip",
@@ -130,6 +133,7 @@ class Handler(BaseHTTPRequestHandler):
 def server():
     web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     web.content = {address: archive(*members) for address, members in MEMBERS.items()} | MRPC_TEXTS
+    web.content[AX_ADDRESS] = AX
     web.faults = {}
     web.requests = []
     web.ranges = True
@@ -149,7 +153,7 @@ def manifest(server):
         content = server.content[address]
         return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
-    files = {task: [address] for task, address in ADDRESS.items()} | {"mrpc": list(MRPC_TEXTS)}
+    files = {task: [address] for task, address in ADDRESS.items()} | {"mrpc": list(MRPC_TEXTS), "ax": [AX_ADDRESS]}
     return {task: {"files": {a: fact(a) for a in files[task]}, "rows": dict(ROWS[task])} for task in ROWS}
 
 
@@ -212,6 +216,13 @@ def test_mrpc_is_built_from_its_texts(download, tmp_path):
     }
 
 
+def test_the_diagnostic_set_is_a_file_of_its_own(download, server, tmp_path):
+    assert download("ax").returncode == 0
+    assert files_under(tmp_path / "datasets") == {"ax/AX.tsv": AX}
+    assert download("ax").stdout == "ax: already complete in datasets/ax, skipped\n"
+    assert len(server.requests) == 1
+
+
 def test_mnlimm_shares_the_folder_of_mnli(download, server, tmp_path):
     assert download("mnlimm", "mnli").returncode == 0
     assert files_under(tmp_path / "datasets") == as_layout("mnli")
@@ -227,16 +238,16 @@ def test_flags_choose_the_folder_and_the_mirror(download, server, tmp_path):
 
 
 def test_no_arguments_means_every_task_with_the_official_facts(download, server):
-    server.content = dict.fromkeys(["glue/data/mrpc_dev_ids.tsv", *ADDRESS.values()], b"something else")
+    server.content = dict.fromkeys(["glue/data/mrpc_dev_ids.tsv", AX_ADDRESS, *ADDRESS.values()], b"something else")
     result = download("--retries", "0", facts=False)
     assert result.returncode == 1
     requests = [address.rpartition("/")[2] for address, _ in server.requests]
     zips = ["RTE", "STS-B", "SST-2", "QNLIv2", "QQP-clean", "MNLI", "CoLA", "WNLI"]
-    assert sorted(requests) == sorted([f"{name}.zip" for name in zips] + ["mrpc_dev_ids.tsv"])
-    for size in ("697,150", "6,222", "7,439,277", "41,696,084", "312,783,507", "376,971"):
+    assert sorted(requests) == sorted([f"{name}.zip" for name in zips] + ["mrpc_dev_ids.tsv", "AX.tsv"])
+    for size in ("697,150", "6,222", "7,439,277", "41,696,084", "312,783,507", "376,971", "222,257"):
         assert f"14 bytes, expected {size};" in result.stderr
     assert result.stderr.count("HTTP Error 404") == 3  # the three that this server lacks
-    assert result.stderr.count("\n") == 9
+    assert result.stderr.count("\n") == 10
 
 
 def test_second_run_downloads_nothing(download, server):
@@ -380,9 +391,9 @@ def test_file_put_by_hand_is_used(download, server, tmp_path):
 
 @pytest.mark.parametrize("facts", [True, False])
 def test_unknown_task_is_refused_before_anything_is_fetched(download, server, tmp_path, facts):
-    result = download("rte", "ax", "rtee", facts=facts)
+    result = download("rte", "ay", "rtee", facts=facts)
     assert result.returncode == 2
-    assert one_line(result, "unknown task ax rtee; choose from rte ", "mnlimm")
+    assert one_line(result, "unknown task ay rtee; choose from rte ", "mnlimm")
     assert server.requests == []
     assert not (tmp_path / "datasets").exists()
 

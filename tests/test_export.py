@@ -13,9 +13,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import run_finetuning
 from models.bert import PrunableBert
 from models.checkpoint import load_model
-from models.pruning import drop_layers
+from models.pruning import drop_layers, sort_units
+from models.units import CheckpointError, Units
 from scripts import export, inspect_model
+from student import load_student
+from utils.errors import InputError
 
+MANY = {"id2label": {index: f"class {index}" for index in range(12)}}
 RTE = {"id2label": {0: "not_entailment", 1: "entailment"}}
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 SCORE = {"id2label": {0: "score"}}
@@ -40,7 +44,8 @@ def write_model(folder: Path, layers: list[int] | None = None, **changes) -> Pru
 def exported(tmp_path_factory) -> Path:
     """The folder of a cut student's run with its ONNX export beside the checkpoint."""
     folder = tmp_path_factory.mktemp("exported") / "student"
-    write_model(folder / "ckpt", **{**RTE, **CUT})
+    write_model(folder / "ckpt", **{**MANY, **CUT})
+    (folder / "ckpt" / "args.json").write_text(json.dumps({"task_name": "rte", "max_length": 7}))
     export.main(["--model_path", str(folder / "ckpt"), "--format", "onnx"])
     return folder
 
@@ -56,10 +61,24 @@ def test_onnx_has_the_logits_of_the_checkpoint_at_any_shape(exported):
             expected = model(*batch)
         torch.testing.assert_close(torch.from_numpy(export.onnx_logits(session, batch)), expected, atol=1e-5, rtol=0)
     config = json.loads((exported / "onnx" / "config.json").read_text())
-    assert list(config["id2label"].values()) == list(RTE["id2label"].values())
+    assert config["id2label"] == {str(index): name for index, name in MANY["id2label"].items()}
     vocabularies = [AutoTokenizer.from_pretrained(exported / name).get_vocab() for name in ("onnx", "ckpt")]
     assert vocabularies[0] == vocabularies[1]
     assert sorted(path.name for path in exported.iterdir()) == ["ckpt", "onnx"]
+
+
+def test_an_export_in_ones_hand_says_what_its_checkpoint_says(exported, monkeypatch):
+    # of texts cut to the same length
+    texts = ["w1 w2", ("w3 w4 w5 w6 w7 w8", "w9"), "w1"]
+    answers = [load_student(exported / name, "cpu", batch_size=2)(texts) for name in ("ckpt", "onnx")]
+    for expected, found in zip(*answers, strict=True):
+        assert found.label == expected.label
+        assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
+    with pytest.raises(InputError, match="onnx: exported to ONNX, which is computed on the CPU; found device meta"):
+        load_student(exported / "onnx", "meta")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # what Python does for a package that is not there
+    with pytest.raises(CheckpointError, match="onnx: exported to ONNX, onnxruntime is missing: pip install"):
+        load_student(exported / "onnx")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +205,7 @@ def test_checkpoints_that_cannot_be_exported_are_refused(capsys, bert_folder, mo
 
 def test_a_model_and_its_teacher_are_measured_side_by_side(exported, capsys):
     shutil.copytree(exported, "student")
-    write_model(Path("teacher", "ckpt"), **RTE)
+    write_model(Path("teacher", "ckpt"), **MANY)
     flags = ["--model_path", "student/ckpt", "--teacher_model_path", "teacher/ckpt", "--repeats", "10", "--use_cpu"]
     inspect_model.main([*flags, "--json", "costs.json"])
     output = capsys.readouterr().out
@@ -196,7 +215,7 @@ def test_a_model_and_its_teacher_are_measured_side_by_side(exported, capsys):
     assert costs["model"]["heads"] == {"left": [0, 1, 3], "of": 4}
     assert costs["model"]["neurons"] == {"left": [0, 0, 24], "of": 32}
     # D = 32, 4 heads of size 8, T = 32: 4 T D for each head's 8 columns, 2 T^2 for them, 2 T D for each neuron
-    assert costs["model"]["macs"] == {"32": 4 * 32 * 32 * 32 + 2 * 32 * 32 * 32 + 2 * 32 * 32 * 24 + 32 * 32 + 32 * 2}
+    assert costs["model"]["macs"] == {"32": 4 * 32 * 32 * 32 + 2 * 32 * 32 * 32 + 2 * 32 * 32 * 24 + 32 * 32 + 32 * 12}
     lost = costs["teacher"]["parameters"]["others"] - costs["model"]["parameters"]["others"]
     assert lost == 8 * (8 * (4 * 32 + 3)) + (96 - 24) * (2 * 32 + 1)
     assert costs["teacher"]["parameters"]["embeddings"] == costs["model"]["parameters"]["embeddings"]
@@ -215,3 +234,70 @@ def test_models_that_cannot_be_measured_are_refused(capsys):
     assert "no: no folder" in refused(inspect_model, capsys, *flags, "--teacher_model_path", "no")
     assert "--json no/a: expected a file" in refused(inspect_model, capsys, *flags, "--json", "no/a")
     assert "--repeats" in refused(inspect_model, capsys, *flags, "--repeats", "9")
+
+
+def count(heads: int, neurons: int, layers: int = 3) -> int:
+    """Parameters without embeddings of a model of write_model with so many heads and neurons in all its layers."""
+    per_head, per_neuron, per_layer = 8 * (4 * 32 + 3), 2 * 32 + 1, 6 * 32
+    return heads * per_head + neurons * per_neuron + layers * per_layer + 32 * 32 + 32 + 2 * 32 + 2
+
+
+def test_a_budget_names_the_largest_students_that_fit(capsys):
+    model = write_model(Path("ckpt"), **RTE)
+    flags = ["--model_path", "ckpt", "--use_cpu", "--budget"]
+    two_layers = count(8, 64, 2)
+    inspect_model.main([*flags, str(two_layers)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2] == f"--student_layer 2 ({two_layers:,} parameters)"
+    assert "not; python run_pruning.py --task_name <task> --model_path ckpt makes one" in lines[-1]
+    inspect_model.main([*flags, str(two_layers - 1)])
+    assert f"--student_layer 1 ({count(4, 32, 1):,} parameters)" in capsys.readouterr().out.splitlines()
+    line = refused(inspect_model, capsys, *flags, "0.5k")
+    assert (
+        line
+        == f"error: --budget 0.5k: no student fits; the smallest are --student_layer 1 ({count(4, 32, 1):,} parameters)"
+    )
+
+    # sorted: at 50 % half of the 12 heads and 96 neurons go, all from the first layers
+    order = torch.arange(3.0)[:, None]
+    sort_units(model, Units(order + torch.arange(4) / 4, order + torch.arange(32) / 32))
+    model.save_pretrained("ckpt")
+    inspect_model.main([*flags, str(count(6, 48)), "--json", "sizes.json"])
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"--student_layer 1 ({count(4, 32, 1):,} parameters)",
+        f"--student_sparsity 50 ({count(6, 48):,} parameters)",
+    ]
+    sizes = {(size["flag"], size["value"]): size for size in json.loads(Path("sizes.json").read_text())["students"]}
+    assert len(sizes) == 3 + 10
+    assert sizes["--student_sparsity", 0]["parameters"] == sizes["--student_layer", 3]["parameters"] == count(12, 96)
+    inspect_model.main([*flags, f"{count(2, 16)}"])
+    assert "no --student_layer fits, the smallest is --student_layer 1 (" in capsys.readouterr().out
+
+
+def test_a_budget_of_milliseconds_is_measured(capsys):
+    write_model(Path("ckpt"), [0, 1], **RTE)
+    flags = ["--model_path", "ckpt", "--use_cpu", "--repeats", "10", "--budget"]
+    inspect_model.main([*flags, "1000000ms", "--batch_size", "2", "--length", "9"])
+    output = capsys.readouterr().out
+    assert "the largest within 1000000ms at batch size 2 and 9 tokens:\n--student_layer 2 (" in output
+    assert "no student fits; the smallest are --student_layer 1 (" in refused(
+        inspect_model, capsys, *flags, "0.000001ms"
+    )
+    assert "--length 41: the model takes 40 tokens at most" in refused(
+        inspect_model, capsys, *flags, "1ms", "--length", "41"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--budget", "5X"], "argument --budget: found '5X', expected parameters as in 5M"),
+        (["--budget", "0"], "argument --budget: found '0'"),
+        (["--budget", "-5ms"], "--budget"),
+        (["--budget", "5M", "--length", "8"], "--length: for a --budget of milliseconds"),
+        (["--batch_size", "8"], "--batch_size: for a --budget of milliseconds"),
+        (["--budget", "5M", "--teacher_model_path", "ckpt"], "--teacher_model_path: not with --budget"),
+    ],
+)
+def test_budgets_without_a_meaning_are_refused(capsys, flags, message):
+    assert message in refused(inspect_model, capsys, "--model_path", "ckpt", *flags)

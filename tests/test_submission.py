@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from conftest import refused
 
+import run_finetuning
 from scripts import submission
+from student import load_student
 from utils.submission import write_submission
 from utils.tasks import TASKS
 
@@ -111,3 +113,58 @@ def test_paths_that_cannot_serve_are_refused(capsys):
     assert "RTE.tsv: not UTF-8 text" in refused(submission, capsys, "RTE.tsv", "--allow_missing")
     assert "--output outputs: expected a file" in refused(submission, capsys, "RTE.tsv", "--output", "outputs")
     assert "--output no/a.zip: expected a file" in refused(submission, capsys, "RTE.tsv", "--output", "no/a.zip")
+
+
+def write_mnli(labels=("contradiction", "neutral", "entailment")) -> None:
+    """A small MNLI, and the diagnostic set."""
+    pairs = [(f"w{index % 40} w{index % 7}", f"w{index % 3}") for index in range(1104)]
+    for name, rows in (("train", 12), ("dev_matched", 6), ("test_matched", 6), ("ax/AX", 1104)):
+        path = Path("datasets", f"mnli/{name}.tsv" if "/" not in name else f"{name}.tsv")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_labelled = name.startswith(("train", "dev"))
+        lines = ["index\tsentence1\tsentence2" + "\tgold_label" * is_labelled]
+        for index, (first, second) in enumerate(pairs[:rows]):
+            lines.append(f"{index}\t{first}\t{second}" + f"\t{labels[index % 3]}" * is_labelled)
+        path.write_text("\n".join(lines) + "\n")
+
+
+def test_mnli_predicts_the_diagnostic_set_if_it_is_there(bert_folder, capsys):
+    write_mnli()
+    diagnostic = Path("datasets/ax/AX.tsv")
+    whole = diagnostic.read_text()
+    flags = ["--task_name", "mnli", "--num_train_epochs", "1", "--max_length", "16", "--use_cpu", "--do_test"]
+    flags += ["--model_path", str(bert_folder)]
+
+    # another size or layout is refused before anything is written
+    for text, message in (
+        (whole.rsplit("\n", 2)[0] + "\n", "AX.tsv: 1103 rows, expected the 1104 of GLUE's diagnostic set"),
+        (whole.replace("sentence2", "hypothesis", 1), "AX.tsv line 1: columns 'index', 'sentence1', 'hypothesis'"),
+        (whole.replace("\n3\t", "\n4\t", 1), "AX.tsv line 5: index '4', expected 3"),
+    ):
+        diagnostic.write_text(text)
+        with pytest.raises(SystemExit) as stop:
+            run_finetuning.main(flags)
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+        assert not Path("outputs").exists()
+
+    # both files are the best checkpoint's
+    diagnostic.write_text(whole)
+    run_finetuning.main(flags)
+    run = Path("outputs/finetune/ft_mnli")
+    pairs = [tuple(line.split("\t")[1:]) for line in whole.splitlines()[1:]]
+    said = [one.label for one in load_student(run / "ckpt", "cpu")(pairs)]
+    assert [line.split("\t")[1] for line in (run / "AX.tsv").read_text().splitlines()[1:]] == said
+    assert submission.read_predictions(run / "AX.tsv")
+    assert len((run / "MNLI-m.tsv").read_text().splitlines()) == 7
+    times = {path: path.stat().st_mtime_ns for path in run.glob("*.tsv")}
+    run_finetuning.main(flags)
+    assert {path: path.stat().st_mtime_ns for path in run.glob("*.tsv")} == times
+
+    # a file that is missing is made again, and without the set there is none
+    (run / "AX.tsv").unlink()
+    run_finetuning.main(flags)
+    assert (run / "AX.tsv").is_file()
+    diagnostic.unlink()
+    run_finetuning.main(flags)
+    assert [path.name for path in run.glob("*.tsv")] == ["MNLI-m.tsv"]

@@ -139,9 +139,11 @@ def tokenise(split: Split, tokenizer: Tokenizer, max_length: int, regression: bo
         regression: labels are scores, not class ids.
     """
     second = split.second or [""] * len(split.first)
-    backend = copy.deepcopy(tokenizer.backend_tokenizer)  # the tokenizer itself is saved with checkpoints as it came
-    backend.no_truncation()
-    backend.no_padding()
+    backend = tokenizer.backend_tokenizer
+    if backend.truncation or backend.padding:
+        backend = copy.deepcopy(backend)  # the tokenizer itself is saved with checkpoints as it came
+        backend.no_truncation()
+        backend.no_padding()
     parts = [
         _tokenise_rows(split.first[start:stop], second[start:stop], tokenizer.template, backend, max_length)
         for start, stop in ((start, start + CHUNK) for start in range(0, len(split.first), CHUNK))

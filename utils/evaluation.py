@@ -44,11 +44,11 @@ def predict(model: nn.Module, examples: Examples, batch_size: int, dtype: torch.
         for batch in progress(batches, total=count, desc="predicting", unit="batch", delay=DELAY):
             logits[batch.example_ids] = model(*batch.inputs).float()
     logits = processes.all_reduce_sum(logits)
-    _check_finite(logits, examples)
+    check_finite(logits, examples)
     return logits
 
 
-def _check_finite(logits: Tensor, examples: Examples) -> None:
+def check_finite(logits: Tensor, examples: Examples) -> None:
     """Raise FloatingPointError, with the first example concerned, unless all logits (N, C) are finite."""
     infinite = logits.isfinite().all(1).cpu().logical_not().nonzero().flatten()
     if len(infinite):

@@ -15,6 +15,7 @@ from it. Its weights may be deleted to save space; the result stays valid. Hidde
 
 import argparse
 import enum
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -153,15 +154,15 @@ class RunFolder:
         """
         others = [name for name in self.names() if name not in names and self._changes(name, settings)]
         if differences(read_json(self.path / SETTINGS), settings):
-            for derived in (RESULT, task_of(settings).submission_name):
+            for derived in (RESULT, *task_of(settings).submission_names):
                 (self.path / derived).unlink(missing_ok=True)
         for name in [*others, *reversed(names)]:
             self.beside(name, "state").unlink(missing_ok=True)
             write_json(self.beside(name, "stale"), {"settings": settings, "replaces": self.identity(name)})
 
-    def submission_of(self, name: str, test: Path) -> dict[str, str]:
-        """The record of a submission file in metrics.json: digests of its checkpoint and of the test set."""
-        return {"checkpoint": name, "result": self.identity(name), "test": fingerprint([test])}
+    def submission_of(self, name: str, tests: Iterable[Path]) -> dict[str, str]:
+        """The record of a run's submission files in metrics.json: digests of their checkpoint and of the test sets."""
+        return {"checkpoint": name, "result": self.identity(name), "test": fingerprint(tests)}
 
     def has_current_submission(self) -> bool:
         """Whether the submission file was predicted by a checkpoint that has not been replaced since."""

@@ -10,7 +10,17 @@ from typing import NamedTuple
 
 from utils.errors import InputError
 from utils.rows import find_columns, is_quoted, listed, number_of, other_kind, read_columns, shown, tsv_rows
-from utils.tasks import HEADERS, SPLITS, SYNONYMS, TASKS, Task, find_task, split_path
+from utils.tasks import (
+    DIAGNOSTIC,
+    DIAGNOSTIC_ROWS,
+    LABELLED,
+    SYNONYMS,
+    TASKS,
+    Task,
+    find_task,
+    official_columns,
+    split_path,
+)
 
 logger = logging.getLogger("stark")
 
@@ -40,7 +50,7 @@ def read_split(task_name: str, data_dir: str, split: str, max_examples: int | No
     Args:
         task_name: of GLUE's or an own task.
         data_dir: the folder that holds the tasks' folders.
-        split: "train", "dev" or "test".
+        split: "train", "dev", "test" or DIAGNOSTIC.
         max_examples: read only the first rows, at most this many.
 
     Raises:
@@ -69,7 +79,7 @@ def read_split(task_name: str, data_dir: str, split: str, max_examples: int | No
     for line, row in rows:
         if max_examples is not None and len(texts) >= max_examples:
             break
-        if len(row) < columns.width and task.skip_short and split != "test":
+        if len(row) < columns.width and task.skip_short and split in LABELLED:
             skipped += 1
             continue
         _check_row(row, columns, len(texts), f"{path} line {line}")
@@ -77,6 +87,8 @@ def read_split(task_name: str, data_dir: str, split: str, max_examples: int | No
         labels.append(0.0 if columns.label is None else _label(row[columns.label], task, path, line))
         quoted += [line for text in texts[-1] if is_quoted(text)]
 
+    if split == DIAGNOSTIC and max_examples is None and len(texts) != DIAGNOSTIC_ROWS:
+        raise InputError(f"{path}: {len(texts)} rows, expected the {DIAGNOSTIC_ROWS} of GLUE's diagnostic set")
     if skipped and texts:
         logger.warning("%s: %d rows with missing columns left out", path, skipped)
     return _as_split(path, task, texts, labels, quoted)
@@ -144,9 +156,9 @@ def _columns(path: Path, task_name: str, split: str, head: tuple[int, list[str]]
     """
     task = TASKS[task_name]
     line, row = head
-    official = HEADERS[task_name][SPLITS.index(split)].split(", ")
-    needed = task.text if split == "test" else (*task.text, "label")
-    has_header = task.header or split == "test"
+    official = official_columns(task_name, split)
+    needed = (*task.text, "label") if split in LABELLED else task.text
+    has_header = task.header or split not in LABELLED
 
     # by name, in any order; columns that the task does not need are ignored
     positions = find_columns(row, needed, SYNONYMS)
@@ -155,7 +167,7 @@ def _columns(path: Path, task_name: str, split: str, head: tuple[int, list[str]]
             used = listed([row[column] for column in positions])
             others = listed([name for column, name in enumerate(row) if column not in positions])
             logger.warning("%s: not GLUE's columns, taken by name: %s; left out: %s", path, used, others or "none")
-        if split == "test":
+        if split not in LABELLED:
             index = row.index(official[0]) if official[0] in row else None
             return Columns(positions, None, len(row), index=index)
         return Columns(positions[: len(task.text)], positions[-1], len(row))

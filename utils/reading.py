@@ -16,7 +16,7 @@ from utils.batches import Examples
 from utils.cache import load_examples
 from utils.errors import InputError
 from utils.flags import MAX_LENGTH
-from utils.tasks import split_path
+from utils.tasks import split_path, submission_splits
 from utils.tokenizer import Tokenizer
 
 logger = logging.getLogger("stark")
@@ -36,12 +36,7 @@ def reader(
         InputError: --max_length is more than the model takes, or the tokenizer knows tokens that the model does not;
             and from reading, what read_split raises, or that the model does not tell second sentences from first ones.
     """
-    positions, vocabulary, token_types = (
-        min(getattr(config, name) for config in configs)
-        for name in ("max_position_embeddings", "vocab_size", "type_vocab_size")
-    )
-    if (highest := max(tokenizer.get_vocab().values())) >= vocabulary:
-        raise InputError(f"the tokenizer's ids go up to {highest}, the model's embedding has {vocabulary} rows")
+    positions, token_types = limits(tokenizer, *configs)
     max_length = min(args.max_length, positions)
     if max_length < args.max_length:
         if args.max_length != MAX_LENGTH:
@@ -52,11 +47,7 @@ def reader(
         limit = args.max_train_examples if split == "train" else args.max_eval_examples
         with processes.main_first():  # the others find the tokens in the cache
             examples = load_examples(args.task_name, args.data_dir, split, tokenizer, max_length, limit)
-        if token_types < 2 and bool((examples.segment_b_start < examples.lengths).any()):
-            raise InputError(
-                f"{split_path(args.task_name, args.data_dir, split)}: pairs of sentences, which take two token types; "
-                f"type_vocab_size of the model's config.json is {token_types}"
-            )
+        check_token_types(examples, token_types, str(split_path(args.task_name, args.data_dir, split)))
         return replace(
             examples,
             pad_to=max_length if args.pad_to_max_length else None,
@@ -65,6 +56,35 @@ def reader(
         ).to(device)
 
     return read
+
+
+def limits(tokenizer: Tokenizer, *configs: Any) -> tuple[int, int]:
+    """How many positions and token types models of these configurations have, the fewest of them.
+
+    Raises:
+        InputError: the tokenizer knows tokens that a model does not.
+    """
+    positions, vocabulary, token_types = (
+        min(getattr(config, name) for config in configs)
+        for name in ("max_position_embeddings", "vocab_size", "type_vocab_size")
+    )
+    if (highest := max(tokenizer.get_vocab().values())) >= vocabulary:
+        raise InputError(f"the tokenizer's ids go up to {highest}, the model's embedding has {vocabulary} rows")
+    return positions, token_types
+
+
+def check_token_types(examples: Examples, token_types: int, source: str) -> None:
+    """Raise InputError if there are second sentences, and the model does not tell them from first ones.
+
+    Args:
+        token_types: how many the model has.
+        source: where the examples come from, for the message.
+    """
+    if token_types < 2 and bool((examples.segment_b_start < examples.lengths).any()):
+        raise InputError(
+            f"{source}: pairs of sentences, which take two token types; "
+            f"type_vocab_size of the model's config.json is {token_types}"
+        )
 
 
 class Data(NamedTuple):
@@ -78,7 +98,7 @@ class Data(NamedTuple):
 def load_data(
     args: argparse.Namespace, tokenizer: Tokenizer, device: torch.device, *configs: Any, train: bool = True
 ) -> Data:
-    """Read the splits that a stage needs; with --do_test see that test can be read, too.
+    """Read the splits that a stage needs; with --do_test see that those without labels can be read, too.
 
     Args:
         configs: as `reader` takes them.
@@ -91,7 +111,8 @@ def load_data(
     examples = read("train") if train else None
     dev_select, dev_report = split_dev(args, read("dev"))
     if getattr(args, "do_test", False):
-        read("test")
+        for split in submission_splits(args.task_name, args.data_dir).values():
+            read(split)
     return Data(examples, dev_select, dev_report)
 
 

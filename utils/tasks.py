@@ -37,6 +37,7 @@ class Task(NamedTuple):
     header: bool = True  # whether train and dev have one; test always does
     skip_short: bool = False  # the official files hold rows broken in two, which the official counts leave out
     rows: tuple[int, ...] = ()  # official number of rows of train, dev and test
+    has_diagnostic: bool = False  # whether GLUE's diagnostic set is predicted, too, if its file is there
     sizes: Sizes = Sizes()  # the paper's for RTE
     is_own: bool = False  # whether it is defined by its task.json, not one of GLUE's
     label_column: str = "label"  # of an own task's files
@@ -56,6 +57,11 @@ class Task(NamedTuple):
     def submission_name(self) -> str:
         """File name of the predictions of its test set."""
         return f"{self.title}.csv" if self.is_own else f"{self.title}.tsv"
+
+    @property
+    def submission_names(self) -> tuple[str, ...]:
+        """File names of all predictions that a run may have."""
+        return (self.submission_name, DIAGNOSTIC_FILE) if self.has_diagnostic else (self.submission_name,)
 
     def file_names(self, split: str) -> tuple[str, ...]:
         """File names that a split may have: "train", "dev" or "test"."""
@@ -84,6 +90,10 @@ class Task(NamedTuple):
         return {**columns, **kind, "metric": self.metric}
 
 
+# GLUE's diagnostic set, one more split without labels
+DIAGNOSTIC = "ax"  # also its folder
+DIAGNOSTIC_FILE = "AX.tsv"  # in its folder, and the name of its submission file
+DIAGNOSTIC_ROWS = 1104
 TASK_FILE = "task.json"  # in the folder of an own task
 
 # labels in the order of the class ids
@@ -109,7 +119,16 @@ TASKS = {
     "qqp": Task(
         "QQP", DUPLICATE, "acc_and_f1", QUESTIONS, BINARY, skip_short=True, rows=(363846, 40430, 390965), sizes=LARGE
     ),
-    "mnli": Task("MNLI-m", NLI, "acc", PAIR, suffix="_matched", rows=(392702, 9815, 9796), sizes=LARGE),
+    "mnli": Task(
+        "MNLI-m",
+        NLI,
+        "acc",
+        PAIR,
+        suffix="_matched",
+        rows=(392702, 9815, 9796),
+        sizes=LARGE,
+        has_diagnostic=True,
+    ),
     "mnlimm": Task(
         "MNLI-mm", NLI, "acc", PAIR, folder="mnli", suffix="_mismatched", rows=(392702, 9832, 9847), sizes=LARGE
     ),
@@ -132,6 +151,7 @@ MNLI_COLUMNS = f"index, promptID, pairID, genre, {PARSES}, sentence1, sentence2"
 ANNOTATORS = "label1, label2, label3, label4, label5"
 MNLI_HEADERS = (f"{MNLI_COLUMNS}, label1, gold_label", f"{MNLI_COLUMNS}, {ANNOTATORS}, gold_label", MNLI_COLUMNS)
 SPLITS = ("train", "dev", "test")
+LABELLED = ("train", "dev")
 HEADERS = {  # columns of the official train, dev and test files; CoLA's train and dev have no header line
     "rte": (f"{RTE_COLUMNS}, label", f"{RTE_COLUMNS}, label", RTE_COLUMNS),
     "mrpc": (f"Quality, {MRPC_COLUMNS}", f"Quality, {MRPC_COLUMNS}", f"index, {MRPC_COLUMNS}"),
@@ -144,6 +164,12 @@ HEADERS = {  # columns of the official train, dev and test files; CoLA's train a
     "cola": (*["source, label, mark, sentence"] * 2, "index, sentence"),
     "wnli": (f"{RTE_COLUMNS}, label", f"{RTE_COLUMNS}, label", RTE_COLUMNS),
 }
+
+
+def official_columns(task_name: str, split: str) -> list[str]:
+    """The columns of a split's official file, in its order."""
+    header = RTE_COLUMNS if split == DIAGNOSTIC else HEADERS[task_name][SPLITS.index(split)]
+    return header.split(", ")
 
 
 def find_task(name: str, data_dir: str) -> Task:
@@ -237,11 +263,13 @@ def task_folder(task_name: str, data_dir: str) -> Path:
 
 
 def split_path(task_name: str, data_dir: str, split: str) -> Path:
-    """Path of a split's file; `split` is "train", "dev" or "test".
+    """Path of a split's file; `split` is "train", "dev", "test" or DIAGNOSTIC.
 
     Raises:
         InputError: the folder or the file is missing, or there are several for a split of an own task.
     """
+    if split == DIAGNOSTIC:
+        return Path(data_dir, DIAGNOSTIC, DIAGNOSTIC_FILE)
     folder = task_folder(task_name, data_dir)
     names = find_task(task_name, data_dir).file_names(split)
     found = [folder / name for name in names if (folder / name).is_file()]
@@ -251,3 +279,12 @@ def split_path(task_name: str, data_dir: str, split: str) -> Path:
         there = ", ".join(sorted(os.listdir(folder))) or "an empty folder"
         raise InputError(f"{folder / ' or '.join(names)}: no such file, found {there}")
     return found[0]
+
+
+def submission_splits(task_name: str, data_dir: str) -> dict[str, str]:
+    """The splits that --do_test predicts, by the names of the files that it writes."""
+    task = find_task(task_name, data_dir)
+    splits = {task.submission_name: "test"}
+    if task.has_diagnostic and split_path(task_name, data_dir, DIAGNOSTIC).is_file():
+        splits[DIAGNOSTIC_FILE] = DIAGNOSTIC
+    return splits

@@ -63,7 +63,16 @@ def read_files(path: str) -> TokenizerFiles:
     contents = {name: content for name in FILES if (content := find(path, name)) is not None}
     if "vocab.txt" not in contents:
         contents |= {name: content for name in BYTE_PAIRS if (content := find(path, name)) is not None}
-    return TokenizerFiles(path, contents, _parsed(path, "config.json", find(path, "config.json")))
+    return TokenizerFiles(path, contents, find_object(path, "config.json"))
+
+
+def find_object(path: str, name: str) -> dict[str, Any]:
+    """The content of a JSON file of a folder or hub name; {} if it is not there.
+
+    Raises:
+        InputError: it is not a JSON object.
+    """
+    return _parsed(path, name, find(path, name))
 
 
 def find(path: str, name: str) -> bytes | None:
