@@ -186,7 +186,7 @@ def test_an_interval_longer_than_the_run_takes_no_more_memory(model, tokenizer):
 
 def test_fit_learns_and_keeps_the_best_weights(model, tokenizer):
     examples = make_examples(tokenizer, 64)
-    recipe = QUICK._replace(num_train_epochs=25, log_interval=8)
+    recipe = QUICK._replace(num_train_epochs=18, log_interval=8)
     before = evaluate(model, examples, "acc", 16)["acc"]
     result = fit(
         model, examples, task_loss, recipe, eval_fn=lambda: evaluate(model, examples, "acc", 16), selection_metric="acc"

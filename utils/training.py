@@ -7,7 +7,6 @@ result = fit(student, train, task_loss, recipe, eval_fn=lambda: evaluate(student
 """
 
 import contextlib
-import copy
 import itertools
 import logging
 import math
@@ -114,7 +113,7 @@ class Progress:
         if not self.best or metrics[metric] > self.best[metric]:
             self.best = metrics
             self.best_update = self.update
-            self.best_weights = copy.deepcopy(model.state_dict())
+            self.best_weights = {name: weight.clone() for name, weight in model.state_dict().items()}
 
     def is_over(self, patience: float) -> bool:
         """Whether training ends early: it diverged, or was just evaluated without a better metric for `patience`."""
