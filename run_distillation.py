@@ -2,6 +2,7 @@
 
     python run_distillation.py --task_name rte --student_layer 4
     python run_distillation.py --task_name rte --student_sparsity 70
+    python run_distillation.py --task_name sst2 --student_layer 4 --unlabelled reviews.txt
 
 Writes outputs/distil/{layer_dropped,parameter_pruned}/kd_<student>_<task>/ckpt. With --model_type ft the student learns
 from the labels alone: the baseline without a teacher.

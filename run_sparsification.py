@@ -11,13 +11,14 @@ from models.pruning import SPARSITIES, cut, sort_units
 from models.scores import all_scores, check_uncut, group_means, normalise, save_scores
 from stage import Stage, entry_point
 from utils import arguments, paths
+from utils.unlabelled_flags import add_score_split_flags
 
 
 def parse_args(argv=None):
     parser = arguments.argument_parser(__doc__, "sparsification", model_types=("kd",))
     arguments.add_student_flags(parser)
     arguments.add_score_flags(parser)
-    parser.add_argument("--score_split", choices=("dev", "train"), default="dev", help="examples that score units")
+    add_score_split_flags(parser)
     arguments.add_distillation_flags(parser)
     parser.add_argument("--teacher_model_path", help="fine-tuned teacher (default outputs/finetune/ft_<task>/ckpt)")
     parser.add_argument("--student_model_path", help="trial student (default stage 3's)")
@@ -47,11 +48,13 @@ def sparsify(stage, args):
         return
 
     # how far do the task loss (expressive) and the distillation loss against the student (friendly) move when a unit
-    # of the teacher is switched off?
-    examples = data.train if args.score_split == "train" else data.dev_select
+    # of the teacher is switched off? Only the first needs labels
+    labelled = data.train if args.score_split == "train" else data.dev_select
+    examples = data.unlabelled if args.score_split == "unlabelled" else labelled
     teacher_logits, student_logits = (stage.predict(m, examples, in_float32=True) for m in (teacher, student))
-    loss_fns = [task_loss, teacher_loss(student_logits, args.temperature, args.alpha)]
-    expressive, friendly = (normalise(g) for g in stage.mask_gradients(teacher, examples, loss_fns))
+    friendly_loss = teacher_loss(student_logits, args.temperature, args.alpha)
+    gradients = stage.score_gradients(teacher, (labelled, task_loss), (examples, friendly_loss))
+    expressive, friendly = map(normalise, gradients)
     scores = all_scores(teacher, expressive, friendly, args.lam, args.score, args.seed)
 
     # best units first; cutting takes them from the end

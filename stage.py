@@ -24,7 +24,7 @@ from torch import Tensor
 from models.checkpoint import load_model
 from models.encoder import PrunableEncoder
 from models.layer_losses import INTERMEDIATE_LOSSES, IntermediateLoss, check_widths
-from models.losses import Loss, distillation_loss, student_loss
+from models.losses import Loss, distillation_loss, student_loss, weigh_unlabelled
 from models.processor import USES_ONEDNN, bfloat16_is_slower, vendor_and_flags
 from models.pruning import initial_student
 from models.scores import WINDOW, mask_gradients
@@ -132,6 +132,8 @@ class Stage(Run):
         data = reading.load_data(self.args, self.tokenizer, self.device, *configs, train=train)
         # rows and commoner class, which stand beside the metrics
         self.facts = baseline(data.dev_report.labels.cpu().numpy(), self.task.labels)
+        if data.unlabelled is not None:
+            self.facts["unlabelled_rows"] = len(data.unlabelled)
         return data
 
     def check_intermediate_losses(self, student: PrunableEncoder, teacher: PrunableEncoder) -> None:
@@ -173,6 +175,13 @@ class Stage(Run):
         batches = log.progress(batches, total=total, desc="scoring", unit="batch", delay=3)
         return mask_gradients(model, batches, loss_fns)
 
+    def score_gradients(self, model: PrunableEncoder, *losses: tuple[Any, Loss]) -> list[Units]:
+        """mask_gradients of several losses, each on examples of its own; those on the same share a forward pass."""
+        examples, loss_fns = zip(*losses, strict=True)
+        if all(other is examples[0] for other in examples):
+            return self.mask_gradients(model, examples[0], list(loss_fns))
+        return [units for rows, loss_fn in losses for units in self.mask_gradients(model, rows, [loss_fn])]
+
     @property
     def runs_teacher(self) -> bool:
         """Whether the teacher runs in every step, as losses between layers need: features are too many to cache."""
@@ -190,13 +199,14 @@ class Stage(Run):
     def distillation_loss(self, student: PrunableEncoder, teacher: TeacherOutputs) -> Iterator[Loss]:
         """The loss that this student minimises under this teacher, within `with`: on logits, plus between layers."""
         settings = {"temperature": self.args.temperature, "alpha": self.args.alpha}
+        weight = self.args.unlabelled_weight if self.args.unlabelled else 1.0
         if not self.intermediate_weights:
-            yield student_loss(teacher.logits_fn, **settings)
+            yield weigh_unlabelled(student_loss(teacher.logits_fn, **settings), weight)
             return
         logger.info("with %s: the teacher runs in every step", " and ".join(self.intermediate_weights))
         on_logits = partial(distillation_loss, **settings)
         with IntermediateLoss(student, teacher.model, self.intermediate_weights, on_logits, self.dtype) as loss_fn:
-            yield loss_fn
+            yield weigh_unlabelled(loss_fn, weight)
 
     def train(self, name: str, model: PrunableEncoder, data: Data, loss_fn: Loss) -> Result:
         """Train a checkpoint's model on the training set, going on where an earlier run was stopped."""

@@ -170,12 +170,14 @@ def start_device() -> None:
 
 DROPPED, PRUNED = ["--student_layer", "1"], ["--student_sparsity", "70"]
 TEACHER = ["--teacher_model_path", "teacher"]
+UNLABELLED = ["--unlabelled", "text.jsonl"]  # 8 rows
 DISTIL = {
     "dropped": [*TEACHER, "--student_model_path", "teacher", *DROPPED],
     "pruned": [*TEACHER, "--student_model_path", "pruned/fewer/ft_rte/ckpt", *PRUNED],
 }
 SPARSIFY = {
-    "dropped": [*TEACHER, "--student_model_path", "distil_dropped/fewer/layer_dropped/kd_1_rte/ckpt", *DROPPED],
+    "dropped": [*TEACHER, "--student_model_path", "distil_dropped/fewer/layer_dropped/kd_1_rte/ckpt", *DROPPED]
+    + [*UNLABELLED, "--score_split", "unlabelled"],
     "pruned": [*TEACHER, "--student_model_path", "distil_pruned/fewer/parameter_pruned/kd_70_rte/ckpt", *PRUNED],
 }
 SPARSE = {
@@ -185,7 +187,7 @@ SPARSE = {
 LARGE = ["--teacher_model_path", "large", "--student_model_path", "large", "--student_layer", "3"]
 TINYBERT = ["--tinybert_weight", "1"]
 REWIND = {
-    "dropped": ["--teacher_sparsity", "90", *TINYBERT],
+    "dropped": ["--teacher_sparsity", "90", *TINYBERT, *UNLABELLED, "--unlabelled_weight", "0.5"],
     "pruned": ["--teacher_sparsity", "0", "90", "--minilm_weight", "1", "--pkd_weight", "1", *TINYBERT, "--do_test"],
 }
 
@@ -202,7 +204,8 @@ def compare_stages() -> dict[str, dict]:
         rewind = [*flags, *SPARSE[kind], *REWIND[kind]]
         results[f"rewind_{kind}"] = compare_updates(run_rewinding, f"rewind_{kind}", *rewind)
     results["minilm"] = compare_updates(run_distillation, "minilm", *LARGE, "--minilm_weight", "1")
-    results["half"] = compare_updates(run_distillation, "half", *DISTIL["pruned"], "--use_fp16")
+    part = [*UNLABELLED, "--unlabelled_per_epoch", "5"]
+    results["half"] = compare_updates(run_distillation, "half", *DISTIL["pruned"], *part, "--use_fp16")
     return results
 
 

@@ -51,7 +51,8 @@ TRAINING = {  # the paper's for RTE
     **{"selection_metric": "acc", "do_test": False},
 }
 LOSS = {"temperature": 2.0, "alpha": 0.5}
-BETWEEN = {**{f"{name}_weight": 0.0 for name in INTERMEDIATE_LOSSES}, "no_teacher_cache": False}
+UNLABELLED = {"unlabelled": None, "unlabelled_weight": None, "unlabelled_per_epoch": None}
+BETWEEN = {**UNLABELLED, **{f"{name}_weight": 0.0 for name in INTERMEDIATE_LOSSES}, "no_teacher_cache": False}
 STUDENT = {"student_layer": 4, "layer_choice": "first", "student_sparsity": None}
 SCORE = {"score": "knowledgeable", "lam": 0.5}
 DENSE, SPARSE = "outputs/finetune/ft_rte/ckpt", "outputs/stark/layer_dropped/kd_4_rte_0.5/ckpt"
@@ -62,7 +63,7 @@ DEFAULTS = {
     "run_pruning": {"model_type": "ft", "model_path": DENSE, "output_dir": "outputs/prune"},
     "run_distillation": {**TRAINING, **LOSS, **BETWEEN, **STUDENT, "do_distil": False, "model_type": "kd"}
     | {"teacher_model_path": DENSE, "student_model_path": DENSE, "output_dir": "outputs/distil"},
-    "run_sparsification": {**LOSS, **STUDENT, **SCORE, "score_split": "dev", "model_type": "kd"}
+    "run_sparsification": {**LOSS, **STUDENT, **SCORE, "score_split": "dev", "unlabelled": None, "model_type": "kd"}
     | {"teacher_model_path": DENSE, "student_model_path": TRIAL, "output_dir": "outputs/stark"},
     "run_rewinding": {**TRAINING, **LOSS, **BETWEEN, **STUDENT, **SCORE, "do_rewind": False, "model_type": "kd"}
     | {"teacher_model_path": SPARSE, "student_model_path": DENSE, "output_dir": "outputs/rewind"}

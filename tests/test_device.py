@@ -17,6 +17,8 @@ ROOT = Path(__file__).parent.parent
 def costs(folder: Path) -> dict[str, dict]:
     """By scenario of tests/pretended_device.py: waits with fewer and with more updates, launches of one."""
     write_task(folder / "datasets", "rte")
+    texts = [{"sentence1": f"w{row}", "sentence2": f"w{row + 1} w{row + 2}"} for row in range(8)]
+    (folder / "text.jsonl").write_text("\n".join(map(json.dumps, texts)))
     torch.manual_seed(0)
     names = {0: "not_entailment", 1: "entailment"}
     large = {"num_hidden_layers": 6, "num_attention_heads": 12, "hidden_size": 48}

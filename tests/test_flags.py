@@ -51,6 +51,7 @@ ELSEWHERE = {
     "--help": "argparse's own",
     "--data_type": "has one choice",
     "--use_cpu": "there is nothing else on a machine without a GPU",
+    **dict.fromkeys(("--unlabelled", "--unlabelled_weight", "--unlabelled_per_epoch"), "test_unlabelled has them"),
     "--compile": "test_precision compiles, which takes its time",
 }
 

@@ -9,43 +9,20 @@ A script takes the groups it needs; a flag of another group is an error.
 
 import argparse
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 
-from utils.flags import MAX_LENGTH, layer_choice, number, sparsity
+from utils.flags import COUNT, MAX_LENGTH, Parser, layer_choice, number, sparsity
 from utils.metrics import NAMES
 from utils.paths import STAGES, output_dir
 from utils.recipe import Recipe
 from utils.tasks import find_task, task_folder
 from utils.trackers import TRACKERS
+from utils.unlabelled_flags import add_unlabelled_flags, check_unlabelled
 
 SCORES = ("knowledgeable", "expressive", "friendly", "random", "magnitude")
 SCHEDULERS = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
 POLYNOMIAL_END = 1e-7  # learning rate at the end of transformers' polynomial schedule
-COUNT = number(int, 1)
-
-
-class Help(argparse.RawDescriptionHelpFormatter):
-    """A help formatter that appends the default of a flag, unless its help text names one already."""
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        text = action.help or ""
-        if action.default in (None, False, argparse.SUPPRESS) or "default" in text or not action.option_strings:
-            return text
-        return f"{text} (default %(default)s)".lstrip()
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser with errors in one line, no abbreviated flags, and checks across flags."""
-
-    def __init__(self, description: str | None, **options: Any):
-        super().__init__(description=description, **{"formatter_class": Help, "allow_abbrev": False, **options})
-        self.checks: list[Callable[[argparse.Namespace], None]] = []  # run by parse(); each calls error() on bad flags
-
-    def error(self, message: str) -> None:
-        """Print the message in one line, without the usage, and exit with status 2."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def argument_parser(doc: str, stage: str, model_types: tuple[str, ...]) -> Parser:
@@ -66,7 +43,8 @@ def argument_parser(doc: str, stage: str, model_types: tuple[str, ...]) -> Parse
     add("--data_type", choices=("combined",), default="combined", help="both sentences in one sequence")
     text = "longest sequence in tokens, the rest is cut off (default %(default)s, or what the model takes if less)"
     add("--max_length", type=number(int, 4), default=MAX_LENGTH, help=text)
-    add("--max_train_examples", type=COUNT, help="use the first rows of train, this many (default all)")
+    text = "use the first rows of train, this many; of --unlabelled all rows (default all)"
+    add("--max_train_examples", type=COUNT, help=text)
     add("--max_eval_examples", type=COUNT, help="use the first rows of dev and test, this many (default all)")
     text = "rows that select weights and score units: dev, as in the paper, or a fixed half; the other half reports"
     add("--selection_split", choices=("dev", "half"), default="dev", help=text)
@@ -174,7 +152,7 @@ def add_distillation_flags(parser: Parser) -> None:
 
 
 def add_teacher_flags(parser: Parser, intermediate_losses: dict[str, Callable]) -> None:
-    """Flags of the stages that train with a teacher: caching its logits, and weights of losses between layers.
+    """Flags of the stages that train with a teacher: caching its logits, rows without labels, losses between layers.
 
     Args:
         intermediate_losses: name -> loss; each becomes a flag --<name>_weight, and the first sentence of its docstring
@@ -182,12 +160,14 @@ def add_teacher_flags(parser: Parser, intermediate_losses: dict[str, Callable]) 
     """
     text = "run the teacher in every step, as the paper's code does (default: cache its logits)"
     parser.add_argument("--no_teacher_cache", action="store_true", help=text)
+    add_unlabelled_flags(parser)
     group = parser.add_argument_group("weights of losses between layers, added to the distillation loss; 0 is off")
     for name, loss in intermediate_losses.items():
         text = loss.__doc__.split(":")[0].split(".")[0]
         group.add_argument(f"--{name}_weight", type=number(float, 0), default=0.0, help=text)
 
     def check(args: argparse.Namespace) -> None:
+        check_unlabelled(parser, args, has_other_losses=bool(intermediate_weights(args, intermediate_losses)))
         for name in intermediate_weights(args, intermediate_losses):
             if args.model_type != "kd":
                 parser.error(f"--{name}_weight: for --model_type kd, found {args.model_type}")
@@ -246,6 +226,7 @@ def recipe(args: argparse.Namespace) -> Recipe:
         lr_scheduler_type=args.lr_scheduler_type,
         log_interval=args.log_interval,
         seed=args.seed,
+        unlabelled_per_epoch=getattr(args, "unlabelled_per_epoch", None),
         dtype=precision(args),
         exact_shortcuts=not args.no_exact_shortcuts,
     )

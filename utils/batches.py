@@ -7,7 +7,7 @@ for ids in examples.epoch(16, generator):
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from utils.special_tokens import Template
 from utils.tokenizer import Tokenizer
 
 BLOCK = 50  # batches; epochs are shuffled, then sorted by length within blocks of so many
+NO_LABEL = -100  # class id of a row without a label, which torch's cross entropy ignores; a score is NaN
 CHUNK = 20_000  # rows given to the tokenizer at once, so that its objects never fill the memory
 
 
@@ -50,12 +51,12 @@ class Examples:
     offsets: Tensor  # (N,), where each begins
     lengths: Tensor  # (N,), on the CPU, where batches are planned
     segment_b_start: Tensor  # (N,), place of the first token of type 1 within the example
-    labels: Tensor  # (N,), long class ids or float scores
+    labels: Tensor  # (N,), long class ids or float scores; see lacks_label
     pad_id: int
     pad_to: int | None = None  # tokens; None pads to the longest of the batch
     pad_multiple: int = 1  # tokens; widths are rounded up to it
     group_by_length: bool = True
-    places: Tensor | None = None  # (N,), on the CPU, in the file from 0; None if they are 0 to N - 1
+    places: Tensor | None = None  # (N,), on the CPU, in their file from 0; None if they are 0 to N - 1
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -96,13 +97,15 @@ class Examples:
         token_type_ids = ((places >= self.segment_b_start[ids, None]) & mask).to(input_ids.dtype)
         return Batch(input_ids, token_type_ids, mask, self.labels[ids], ids, example_ids_on_cpu)
 
-    def epoch(self, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-        """Every example once, in random batches of similar lengths; the last one may be short.
+    def epoch(self, batch_size: int, generator: torch.Generator, rows: Tensor | None = None) -> list[Tensor]:
+        """Every example once, or those with the ids `rows` (n,), in random batches of similar lengths.
 
         Shuffled in blocks of 50 batches, sorted by length within a block, then the batches shuffled. Without
-        grouping by length: just shuffled.
+        grouping by length: just shuffled. The last batch may be short.
         """
-        order = torch.randperm(len(self), generator=generator)
+        order = torch.randperm(len(self) if rows is None else len(rows), generator=generator)
+        if rows is not None:
+            order = rows[order]
         if not self.group_by_length:
             return list(order.split(batch_size))
         batches = [
@@ -127,6 +130,21 @@ class Examples:
             batches += ids.split(batch_size)
         for ids in batches[start::step]:
             yield self.batch(ids)
+
+
+def lacks_label(labels: Tensor) -> Tensor:
+    """Which of these class ids or scores (N,) are those of rows without a label: -> (N,), bool."""
+    return labels.isnan() | (labels == NO_LABEL)
+
+
+def concatenate(parts: Sequence[Examples]) -> Examples:
+    """The examples of all parts, one part after the other; ids count from 0 anew, and padding is the first part's."""
+    names = ("tokens", "lengths", "segment_b_start", "labels")
+    arrays = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    starts = itertools.accumulate((len(part.tokens) for part in parts), initial=0)
+    offsets = torch.cat([part.offsets + start for part, start in zip(parts, starts, strict=False)])
+    places = [torch.arange(len(part)) if part.places is None else part.places for part in parts]
+    return replace(parts[0], offsets=offsets, places=torch.cat(places), **arrays)
 
 
 def tokenise(split: Split, tokenizer: Tokenizer, max_length: int, regression: bool = False) -> Examples:

@@ -35,6 +35,7 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
         ("metrics", _format_metrics(result.get("report") or result.get("dev"))),
         ("its teacher's", None if without_teacher else _format_metrics(result.get("teacher"))),
         ("on rows", _format_rows(result)),
+        ("rows without labels", result.get("unlabelled_rows")),
         ("answers to every row", result.get("only_answer")),
         ("trained on processes", settings["num_processes"]),
         ("selected on", "half of dev, reported on the other" if settings["selection_split"] == "half" else "dev"),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from utils import processes
-from utils.batches import Batch, Examples
+from utils.batches import Batch, Examples, lacks_label
 from utils.log import progress
 from utils.metrics import Metrics, compute_metrics
 
@@ -54,8 +54,9 @@ def check_finite(logits: Tensor, examples: Examples) -> None:
     if len(infinite):
         first = infinite[0]
         row = first if examples.places is None else examples.places[first]  # in the file, from 0
+        file = "its file without labels" if lacks_label(examples.labels[first]) else "the file"
         raise FloatingPointError(
-            f"logits that are not numbers, first those of example {int(row) + 1} of the file "
+            f"logits that are not numbers, first those of example {int(row) + 1} of {file} "
             f"({logits[first].tolist()}): the model has diverged or its weights are damaged"
         )
 

@@ -1,10 +1,33 @@
-"""Types of flags for argparse: functions of the text, which raise ArgumentTypeError with what was expected."""
+"""The parser of all scripts, and types of flags: functions of the text, which raise ArgumentTypeError."""
 
 import argparse
 import math
 from collections.abc import Callable
+from typing import Any
 
 MAX_LENGTH = 128  # default of --max_length, in tokens; less where the model takes fewer
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """A help formatter that appends the default of a flag, unless its help text names one already."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if action.default in (None, False, argparse.SUPPRESS) or "default" in text or not action.option_strings:
+            return text
+        return f"{text} (default %(default)s)".lstrip()
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser with errors in one line, no abbreviated flags, and checks across flags."""
+
+    def __init__(self, description: str | None, **options: Any):
+        super().__init__(description=description, **{"formatter_class": Help, "allow_abbrev": False, **options})
+        self.checks: list[Callable[[argparse.Namespace], None]] = []  # run by parse(); each calls error() on bad flags
+
+    def error(self, message: str) -> None:
+        """Print the message in one line, without the usage, and exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
@@ -22,6 +45,9 @@ def number(kind: type, low: float, high: float = math.inf) -> Callable[[str], fl
         return value
 
     return convert
+
+
+COUNT = number(int, 1)
 
 
 def sparsity(text: str) -> int | None:

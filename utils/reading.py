@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import torch
 
 from utils import processes
-from utils.batches import Examples
-from utils.cache import load_examples
+from utils.batches import Examples, concatenate
+from utils.cache import load_examples, load_unlabelled
 from utils.errors import InputError
 from utils.flags import MAX_LENGTH
-from utils.tasks import split_path, submission_splits
+from utils.tasks import has_split, split_path, submission_splits
 from utils.tokenizer import Tokenizer
+from utils.unlabelled import drop_rows, row_keys
 
 logger = logging.getLogger("stark")
 COMPILED_WIDTHS = 32  # tokens; compiled models see batches padded to its multiples, so that few shapes occur
@@ -28,13 +29,16 @@ def reader(
 ) -> Callable[[str], Examples]:
     """How the flags have a split read, tokenised and put on the device: reader(...)("dev").
 
+    The split "unlabelled" are the rows of the files of --unlabelled that are none of dev or test.
+
     Args:
         configs: the models' that will read the examples; where their positions are fewer than the default
             --max_length, that gives way, another one is refused.
 
     Raises:
         InputError: --max_length is more than the model takes, or the tokenizer knows tokens that the model does not;
-            and from reading, what read_split raises, or that the model does not tell second sentences from first ones.
+            and from reading, what read_split or read_unlabelled raises, that all rows of a file are rows of dev or
+            test, or that the model does not tell second sentences from first ones.
     """
     positions, token_types = limits(tokenizer, *configs)
     max_length = min(args.max_length, positions)
@@ -44,10 +48,17 @@ def reader(
         logger.info("the model takes %d tokens: --max_length %d instead of %d", positions, positions, MAX_LENGTH)
 
     def read(split: str) -> Examples:
-        limit = args.max_train_examples if split == "train" else args.max_eval_examples
         with processes.main_first():  # the others find the tokens in the cache
-            examples = load_examples(args.task_name, args.data_dir, split, tokenizer, max_length, limit)
-        check_token_types(examples, token_types, str(split_path(args.task_name, args.data_dir, split)))
+            if split == "unlabelled":
+                source = ", ".join(args.unlabelled)
+                examples = _load_unlabelled(args, tokenizer, max_length)
+            else:
+                source = str(split_path(args.task_name, args.data_dir, split))
+                limit = args.max_train_examples if split == "train" else args.max_eval_examples
+                examples = load_examples(args.task_name, args.data_dir, split, tokenizer, max_length, limit)
+        count, full = int(examples.lengths.sum()), int((examples.lengths == max_length).sum())
+        logger.info("%s: %d examples, %d tokens, %d of full length", source, len(examples), count, full)
+        check_token_types(examples, token_types, source)
         return replace(
             examples,
             pad_to=max_length if args.pad_to_max_length else None,
@@ -87,12 +98,28 @@ def check_token_types(examples: Examples, token_types: int, source: str) -> None
         )
 
 
+def _load_unlabelled(args: argparse.Namespace, tokenizer: Tokenizer, max_length: int) -> Examples:
+    """The rows of all files of --unlabelled that are none of dev or test, of which all rows count, on the CPU."""
+    splits = ["dev", *submission_splits(args.task_name, args.data_dir).values()]
+    if not has_split(args.task_name, args.data_dir, "test"):
+        splits.remove("test")
+    held_out = set()
+    for split in splits:
+        held_out.update(row_keys(load_examples(args.task_name, args.data_dir, split, tokenizer, max_length)))
+    parts = []
+    for name in args.unlabelled:
+        rows = load_unlabelled(args.task_name, args.data_dir, name, tokenizer, max_length)
+        parts.append(drop_rows(rows, held_out, name))
+    return concatenate(parts)
+
+
 class Data(NamedTuple):
     """A task's examples, on the device."""
 
-    train: Examples | None  # None if the stage reads none
+    train: Examples | None  # None if the stage reads none; its last rows are the unlabelled ones, if there are any
     dev_select: Examples  # the rows that scores, weights and sparsities are chosen on
     dev_report: Examples  # the rows that results are reported on
+    unlabelled: Examples | None = None  # None without --unlabelled
 
 
 def load_data(
@@ -109,11 +136,16 @@ def load_data(
     """
     read = reader(args, tokenizer, device, *configs)
     examples = read("train") if train else None
+    unlabelled = read("unlabelled") if getattr(args, "unlabelled", None) else None
+    if examples is not None and unlabelled is not None:
+        taken = min(len(unlabelled), args.unlabelled_per_epoch or len(unlabelled))
+        logger.info("an epoch takes %d rows with labels and %d of %d without", len(examples), taken, len(unlabelled))
+        examples = concatenate([examples, unlabelled])
     dev_select, dev_report = split_dev(args, read("dev"))
     if getattr(args, "do_test", False):
         for split in submission_splits(args.task_name, args.data_dir).values():
             read(split)
-    return Data(examples, dev_select, dev_report)
+    return Data(examples, dev_select, dev_report, unlabelled)
 
 
 def split_dev(args: argparse.Namespace, dev: Examples) -> tuple[Examples, Examples]:

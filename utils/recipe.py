@@ -19,5 +19,6 @@ class Recipe(NamedTuple):
     lr_scheduler_type: str = "linear"
     log_interval: int | None = None  # updates between evaluations; None is a tenth of an epoch, at least 10
     seed: int = 776
+    unlabelled_per_epoch: int | None = None  # rows without a label that an epoch takes; None takes all
     dtype: torch.dtype | None = None  # of autocast; None is float32
     exact_shortcuts: bool = True  # train only embedding rows that occur, use fused AdamW; the results are equal

@@ -38,6 +38,9 @@ def input_digests(args: argparse.Namespace) -> dict[str, str]:
     for split in ("train", "dev"):
         with contextlib.suppress(InputError, OSError):  # raised again when the split is read
             digests[split] = fingerprint([split_path(args.task_name, args.data_dir, split)])
+    if getattr(args, "unlabelled", None):
+        with contextlib.suppress(OSError):  # one by one, since their order is that of the rows
+            digests["unlabelled"] = " ".join(fingerprint([Path(path)]) for path in args.unlabelled)
     return digests
 
 
@@ -51,11 +54,12 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     # inputs are compared by content, not by path
     inputs = now["inputs"]
     inputs_before = before.get("inputs", {})
-    changed = [f"the content of {name} has changed" for name in inputs if inputs[name] != inputs_before.get(name)]
+    read_before = [name for name in inputs if before.get(name, "") is not None]  # by a flag that was given, or always
+    changed = [f"the content of {name} has changed" for name in read_before if inputs[name] != inputs_before.get(name)]
 
     # settings that this run does not have, such as flags of other versions, do not count
     changed += _task_changes(before, now)
-    for name in sorted(set(now) - WITHOUT_EFFECT - {*inputs, "inputs", "task"}):
+    for name in sorted(set(now) - WITHOUT_EFFECT - {*read_before, "inputs", "task"}):
         if before.get(name) != now[name]:
             label = "processes" if name == "num_processes" else f"--{name}"
             changed.append(f"{label} {before.get(name)}, now {now[name]}")

@@ -281,6 +281,12 @@ def split_path(task_name: str, data_dir: str, split: str) -> Path:
     return found[0]
 
 
+def has_split(task_name: str, data_dir: str, split: str) -> bool:
+    """Whether there is a file of this split; `split` is "train", "dev" or "test"."""
+    folder = task_folder(task_name, data_dir)
+    return any((folder / name).is_file() for name in find_task(task_name, data_dir).file_names(split))
+
+
 def submission_splits(task_name: str, data_dir: str) -> dict[str, str]:
     """The splits that --do_test predicts, by the names of the files that it writes."""
     task = find_task(task_name, data_dir)

@@ -25,6 +25,7 @@ from utils.recipe import Recipe
 from utils.resume import StateFile
 from utils.seeds import set_seed
 from utils.signals import Stopped, deferred
+from utils.unlabelled import epoch_rows
 from utils.updater import Updater
 from utils.vocabulary import seen_rows
 
@@ -51,8 +52,9 @@ class Schedule(NamedTuple):
     interval: int  # updates between evaluations
 
     @classmethod
-    def of(cls, recipe: Recipe, rows: int) -> "Schedule":
-        """The schedule of training on this number of rows."""
+    def of(cls, recipe: Recipe, examples: Examples) -> "Schedule":
+        """The schedule of training on these examples."""
+        rows = len(_epoch_rows(examples.labels.cpu(), recipe, epoch=0))
         updates_per_epoch = math.ceil(rows / _examples_per_update(recipe))
         return cls(
             updates_per_epoch=updates_per_epoch,
@@ -185,7 +187,7 @@ def fit(
         Stopped: a signal came; the update was finished and the state saved.
     """
     set_seed(recipe.seed + processes.rank())
-    schedule = Schedule.of(recipe, len(examples))
+    schedule = Schedule.of(recipe, examples)
     total = schedule.total
 
     # train only embedding rows that occur; let signals wait for the end of an update if there is a state file
@@ -227,8 +229,17 @@ def _examples_per_update(recipe: Recipe) -> int:
 def _batches(examples: Examples, recipe: Recipe, start: int) -> Iterator[Tensor]:
     """Example ids (n,) of all updates from number `start` on; their order depends on the seed alone."""
     generator = torch.Generator().manual_seed(recipe.seed)
-    epochs = (examples.epoch(_examples_per_update(recipe), generator) for _ in range(recipe.num_train_epochs))
+    labels = examples.labels.cpu()  # once, so that no epoch waits for the device
+    epochs = (
+        examples.epoch(_examples_per_update(recipe), generator, _epoch_rows(labels, recipe, epoch))
+        for epoch in range(recipe.num_train_epochs)
+    )
     return itertools.islice(itertools.chain.from_iterable(epochs), start, None)
+
+
+def _epoch_rows(labels: Tensor, recipe: Recipe, epoch: int) -> Tensor:
+    """Ids (n,) of the rows that an epoch takes, equally many in each."""
+    return epoch_rows(labels, recipe.unlabelled_per_epoch, recipe.seed, epoch)
 
 
 def _state(progress: Progress, model: nn.Module, updater: Updater) -> dict[str, Any]:
