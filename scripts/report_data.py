@@ -23,6 +23,7 @@ SETTINGS = (
     ("seed", "max_train_examples", "max_eval_examples", "selection_split", "model_path", "num_train_epochs")
     + ("num_patience_epochs", "log_interval", "per_device_train_batch_size")
     + ("learning_rate", "temperature", "alpha", "use_bf16", "use_fp16", "num_processes", "hardware", "cpu_threads")
+    + ("unlabelled", "unlabelled_weight", "unlabelled_per_epoch")
     + ("torch_version", "transformers_version", "git_commit")
 )
 TEACHER, ALONE, TRIAL = "the teacher itself", "no teacher", "dense teacher"
@@ -194,7 +195,7 @@ def _row(folder: Path, name: str, args: dict[str, Any], metrics: dict[str, Any])
     costs = costs_of(folder / name)
     return Row(
         task=args["task_name"],
-        student=_student(args) if method != TEACHER else "",
+        student=_student(args, metrics) if method != TEACHER else "",
         method=method,
         teacher_sparsity=sparsity_of(name),
         seed=args["seed"],
@@ -223,13 +224,15 @@ def _method(name: str, args: dict[str, Any], metrics: dict[str, Any]) -> str:
     return ALONE if args["model_type"] == "ft" else TRIAL
 
 
-def _student(args: dict[str, Any]) -> str:
+def _student(args: dict[str, Any], metrics: dict[str, Any]) -> str:
     weights = intermediate_weights(argparse.Namespace(**args), INTERMEDIATE_LOSSES)
-    intermediate = "".join(f" + {weight:g} {name}" for name, weight in weights.items())
+    further = "".join(f" + {weight:g} {name}" for name, weight in weights.items())
+    if rows := metrics.get("unlabelled_rows"):
+        further += f" + {rows} unlabelled rows"
     if args.get("student_sparsity") is not None:
-        return f"{args['student_sparsity']} % pruned{intermediate}"
+        return f"{args['student_sparsity']} % pruned{further}"
     choice = args.get("layer_choice", "first")
-    return f"{args['student_layer']} layers{'' if choice == 'first' else f' ({choice})'}{intermediate}"
+    return f"{args['student_layer']} layers{'' if choice == 'first' else f' ({choice})'}{further}"
 
 
 def mean_over_seeds(values: Iterable[float]) -> Mean | None:

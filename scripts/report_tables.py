@@ -224,6 +224,7 @@ def settings_table(found: dict[str, dict[str, list]]) -> Table:
     """A line for each setting with all values that it had in each task's runs."""
     shown = {
         "hours": lambda value: f"{value:.2f}",
+        "unlabelled": lambda paths: " ".join(Path(path).name for path in paths),
         "git_commit": lambda value: value[:10],
         "model_path": lambda value: "/".join(Path(value).parts[-2:]),
     }

@@ -33,6 +33,12 @@ DISTILLATION=("${TRAINING[@]}" ${STUDENT_EPOCHS:+--num_train_epochs "$STUDENT_EP
 SPARSIFICATION=("${COMMON[@]}")
 REWINDING=("${DISTILLATION[@]}")
 
+# stage 4 takes rows without labels only if they score its units
+case " $* " in
+  *" --score_split unlabelled "* | *" --score_split=unlabelled "*) UNLABELLED_STAGES=345 ;;
+  *) UNLABELLED_STAGES=35 ;;
+esac
+
 # which stages, by number, know a flag; what follows it up to the next one is its value
 STAGES=
 for WORD in "$@"; do
@@ -51,7 +57,8 @@ for WORD in "$@"; do
     --do_distil) STAGES=3 ;;
     --do_rewind) STAGES=5 ;;
     --temperature | --alpha) STAGES=345 ;;
-    --no_teacher_cache) STAGES=35 ;;
+    --no_teacher_cache | --unlabelled_weight | --unlabelled_per_epoch) STAGES=35 ;;
+    --unlabelled) STAGES=$UNLABELLED_STAGES ;;
     --*_weight) # of a loss between layers, which are the entries of one table
       NAME=${WORD%%=*}
       NAME=${NAME#--}

@@ -42,6 +42,7 @@ from utils.flags import layer_choice, number
 from utils.folder import RunFolder, State
 from utils.tables import diverged_of, table
 from utils.tasks import find_task, task_of
+from utils.unlabelled_flags import SCORE_SPLITS, add_unlabelled_flags
 
 PERCENT = number(int, 0, 99)
 SWEEP_FLAGS = {"--task_name", "--seed", "--data_dir", "--output_dir"}  # flags of stages that the sweep itself sets
@@ -78,12 +79,10 @@ def parse_args(argv=None):
         "here, as no stage reads what other rows chose; --flags=--overwrite makes anew what was made with other "
         "arguments (default none)",
     )
-    add(
-        "--train_flags",
-        type=stage_flags,
-        default=[],
-        help="for the stages that train: --train_flags='--num_train_epochs 3' (default none)",
-    )
+    text = "for the stages that train: --train_flags='--num_train_epochs 3' (default none)"
+    add("--train_flags", type=stage_flags, default=[], help=text)
+    add_unlabelled_flags(parser)
+    add("--score_split", choices=SCORE_SPLITS, default="dev", help="of stage 4 (default dev)")
     add("--spread", action="store_true", help="a cell for each teacher sparsity (default one for all of a student)")
     add = parser.add_argument_group("machines").add_argument
     add("--executor", choices=("local", "slurm"), default="local", help="(default local)")

@@ -65,6 +65,8 @@ def grid(args: argparse.Namespace) -> list[Cell]:
     # the scores that teachers are sorted by; lam is a parameter of the knowledgeable one alone
     methods = [{"score": SCORES[0], "lam": lam} for lam in args.lam if SCORES[0] in args.score]
     methods += [{"score": score} for score in args.score if score != SCORES[0]]
+    unlabelled, score_flags = unlabelled_flags(args)
+    distillation_flags = [*args.train_flags, *unlabelled]
     for seed, task in itertools.product(args.seed, args.task_name):
 
         def cell(stage, point, flags, needs, names=(CHECKPOINT,), seed=seed, task=task):
@@ -88,21 +90,29 @@ def grid(args: argparse.Namespace) -> list[Cell]:
         for student in students(args):
             source = teacher if student["student_sparsity"] is None else pruned
             student_flags = ["--student_model_path", source.output]
-            distil_flags = [*student_flags, *teacher_flags, *args.train_flags]
+            distil_flags = [*student_flags, *teacher_flags, *distillation_flags]
             trial = cell("distillation", student, distil_flags, [teacher, source])
 
             # stages 4 and 5 for each student and score; with --spread, a rewind for each teacher sparsity
             for method in methods:
                 point = {**student, **method}
-                trial_flags = [*teacher_flags, "--student_model_path", trial.output]
+                trial_flags = [*teacher_flags, "--student_model_path", trial.output, *score_flags]
                 sparse_teacher = cell("sparsification", point, trial_flags, [teacher, trial])
-                rewind_flags = [*student_flags, *args.train_flags, "--teacher_model_path", sparse_teacher.output]
+                rewind_flags = [*student_flags, *distillation_flags, "--teacher_model_path", sparse_teacher.output]
                 parts = [[sparsity] for sparsity in args.teacher_sparsity] if args.spread else [args.teacher_sparsity]
                 for part in parts:
                     names = [checkpoint_name(sparsity) for sparsity in part]
                     flags = [*rewind_flags, "--teacher_sparsity", *part]
                     cell("rewinding", point, flags, [source, sparse_teacher], names)
     return cells
+
+
+def unlabelled_flags(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Words of the command line about rows without labels: for the stages that distil, and for the one that scores."""
+    files = ["--unlabelled", *args.unlabelled] if args.unlabelled else []
+    numbers = {name: getattr(args, name) for name in ("unlabelled_weight", "unlabelled_per_epoch")}
+    scoring = files if args.score_split == "unlabelled" else []
+    return [*files, *as_flags(numbers)], ["--score_split", args.score_split, *scoring]
 
 
 def students(args: argparse.Namespace) -> list[dict[str, Any]]:

@@ -71,15 +71,28 @@ def test_a_flag_of_a_chain_goes_to_all_stages_that_know_it(run):
     known = {name: set(vars(module.parse_args([]))) - {"stage"} for name, module in STAGES.items()}
     flags = sorted(set.union(*known.values()) - NOT_IN_A_CHAIN)
     assert len(flags) > 40
-    for given in ([word for flag in flags for word in (f"--{flag}", "1")], [f"--{flag}=1" for flag in flags]):
+    # by which stage 4, too, reads rows without labels
+    values = {flag: "unlabelled" if flag == "score_split" else "1" for flag in flags}
+    pairs_of_words = [word for flag, value in values.items() for word in (f"--{flag}", value)]
+    for given in (pairs_of_words, [f"--{flag}={value}" for flag, value in values.items()]):
         status, errors, calls = run("run_chain.sh", "rte", *given, STUDENT_SPARSITIES="")
         assert (status, errors) == (0, "")
         for script, *words in calls:
             pairs = " ".join(words[-len(given) :]).replace("=", " ")
             expected = known[Path(script).name] & set(flags)
-            assert all(f"--{flag} 1" in pairs for flag in expected), script
+            assert all(f"--{flag} {values[flag]}" in pairs for flag in expected), script
             assert not [flag for flag in flags if flag not in expected and f"--{flag}" in words], script
-            assert not [flag for flag in flags if flag not in expected and f"--{flag}=1" in words], script
+            assert not [flag for flag in flags if flag not in expected and f"--{flag}={values[flag]}" in words], script
+
+
+def test_a_chain_scores_on_rows_without_labels_only_if_told_to(run):
+    files = ["--unlabelled", "a.txt", "b.csv"]
+    for flags, scoring in (([], None), (["--score_split=unlabelled"], files[1:])):
+        status, _, calls = run("run_chain.sh", "rte", *files, *flags, STUDENT_SPARSITIES="")
+        assert status == 0
+        parsed = by_stage(calls)
+        assert parsed["run_distillation.py"].unlabelled == parsed["run_rewinding.py"].unlabelled == files[1:]
+        assert parsed["run_sparsification.py"].unlabelled == scoring
 
 
 def test_flags_of_a_chain_count_more_than_its_variables(run):

@@ -21,6 +21,7 @@ import run_sparsification
 from models.bert import PrunableBert
 from models.layer_losses import IntermediateLoss, minilm_loss, record_features
 from models.losses import NO_LABEL, distillation_loss, student_loss, task_loss, weigh_unlabelled
+from scripts import report_data, report_tables, sweep
 from utils import unlabelled
 from utils.batches import tokenise
 from utils.errors import InputError
@@ -364,6 +365,14 @@ def test_both_stages_that_distil_take_it_and_say_so(workplace, capsys):
     run_rewinding.main([*BOTH[2:], *BRIEF, *flags, "--teacher_sparsity", "0", "--minilm_weight", "1"])
     [result] = read(workplace / "outputs/rewind/layer_dropped/kd_2_rte_0.5/metrics.json")["sparsity"].values()
     assert result["unlabelled_rows"] == 20
+    rows = report_data.collect(report_data.checkpoints([workplace / "outputs"]))
+    students = {row.method: row.student for row in rows}
+    assert students["dense teacher"] == "2 layers + 20 unlabelled rows"
+    assert students["lam 0.5"] == "2 layers + 1 minilm + 20 unlabelled rows"
+    found = report_data.settings(report_data.checkpoints([workplace / "outputs"]))
+    assert found["rte"]["unlabelled"] == [[path], None]
+    lines = report_tables.settings_table(found).lines
+    assert ("unlabelled", "text.jsonl") in lines
 
 
 def test_two_processes_read_the_same_rows(workplace):
@@ -463,3 +472,17 @@ def test_a_flag_that_cannot_work_is_refused(workplace, capsys, script, flags):
 def test_without_the_teachers_logits_its_layers_still_teach(workplace):
     args = run_distillation.parse_args([*BOTH, "--unlabelled", "x.txt", "--alpha", "0", "--minilm_weight", "1"])
     assert args.unlabelled_weight == 1
+
+
+def test_a_sweep_gives_it_to_the_stages_that_distil_and_to_the_one_that_scores_if_told_to(workplace):
+    flags = ["--student_layer", "2", "--unlabelled", "a.jsonl", "b c.csv", "--unlabelled_per_epoch", "9"]
+    for split, scored in (("dev", None), ("unlabelled", ["a.jsonl", "b c.csv"])):
+        cells = sweep.grid(sweep.parse_args([*flags, "--score_split", split]))
+        parsed = {}
+        for cell in cells:
+            (cell.folder / "ckpt").mkdir(parents=True, exist_ok=True)
+            parsed[cell.stage] = sweep.SCRIPTS[cell.stage].parse_args(cell.flags)
+        for stage in ("distil", "rewind"):
+            assert parsed[stage].unlabelled == ["a.jsonl", "b c.csv"]
+            assert (parsed[stage].unlabelled_per_epoch, parsed[stage].unlabelled_weight) == (9, 1)
+        assert (parsed["stark"].score_split, parsed["stark"].unlabelled) == (split, scored)
