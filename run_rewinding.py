@@ -2,7 +2,8 @@
 
     python run_rewinding.py --task_name rte --student_layer 4 --lam 0.5
 
-With --teacher_sparsity 0 30 60 at these sparsities only, so that several processes can share a sweep.
+With --teacher_sparsity 0 30 60 at these sparsities only, so that several processes can share a sweep. With --halving
+the worse half of the students is dropped after an eighth, a quarter and a half of the updates.
 Writes outputs/rewind/{layer_dropped,parameter_pruned}/kd_<student>_<task>_<lam>/ckpt_<teacher sparsity>.
 """
 
@@ -32,10 +33,13 @@ def parse_args(argv=None):
     parser.add_argument("--student_model_path", help=text)
     text = "percent of units cut from the teacher, a rewind for each (default all of its checkpoint's)"
     parser.add_argument("--teacher_sparsity", nargs="+", type=number(int, 0, 99), help=text)
+    arguments.add_halving_flags(parser)
     args = arguments.parse(parser, argv)
     paths.default_paths(
         parser, args, teacher_model_path="sparsification", student_model_path=paths.student_source(args)
     )
+    if args.halving is not None:
+        args.halving = sorted(args.halving) or paths.teacher_sparsities(args, read_config(args.teacher_model_path))
     return args
 
 
@@ -45,9 +49,8 @@ def main(argv=None):
     stage = Stage(args, paths.run_folder(args))
     sparsities = paths.teacher_sparsities(args, read_config(args.teacher_model_path))
     stage.names = [paths.checkpoint_name(sparsity) for sparsity in sparsities]
-    if not stage.is_finished():
-        rewind(stage, args, sparsities)
-    finish(stage)
+    if stage.is_finished() or rewind(stage, args, sparsities):
+        finish(stage)
 
 
 class SparseTeacher(NamedTuple):
@@ -70,7 +73,10 @@ def sparse_teachers(stage, teacher, sparsities, data):
 
 
 def rewind(stage, args, sparsities):
-    """Distil the student from the teacher at each sparsity, each time from its initial weights."""
+    """Distil the student from the teacher at each sparsity, each time from its initial weights.
+
+    Returns whether all are done: with --halving they may wait for those of other commands.
+    """
     # read everything before anything is written
     teacher = stage.load_model(args.teacher_model_path)
     initial = stage.initial_student()
@@ -85,15 +91,34 @@ def rewind(stage, args, sparsities):
         teachers = list(teachers)
         del teacher
 
-    # one student for each sparse teacher
-    for sparse in teachers:
-        name = paths.checkpoint_name(sparse.sparsity)
-        student = stage.to_device(copy.deepcopy(initial))  # again, since a copy is not compiled
-        with stage.distillation_loss(student, sparse.outputs) as loss_fn:
-            result = stage.train(name, student, data, loss_fn)
+    # one student for each sparse teacher; with --halving all pause at each rung, and the better half goes on
+    rungs = stage.rungs(data)
+    for count in range(1, len(rungs) + 1):
+        is_last = count == len(rungs)
+        for sparse in teachers:
+            train_to_rung(stage, initial, sparse, data, rungs[:count], is_last)
+        if not is_last and stage.waits_at(rungs[count - 1]):
+            return False
+        if stage.runs_teacher:
+            teachers = sparse_teachers(stage, teacher, untrained, data)
+    return True
+
+
+def train_to_rung(stage, initial, sparse, data, rungs, is_last):
+    """Train a student to the last of these rungs, and save it if it ends there, or was dropped at an earlier one."""
+    name = paths.checkpoint_name(sparse.sparsity)
+    if stage.is_trained(name):
+        return
+    *earlier, rung = rungs
+    dropped_at = stage.dropped_at(name, earlier)
+    student = stage.to_device(copy.deepcopy(initial))  # again, since a copy is not compiled
+    with stage.distillation_loss(student, sparse.outputs) as loss_fn:
+        result = stage.train(name, student, data, loss_fn, pause_at=dropped_at or rung)
+    ended_early = result.updates < rung or result.diverged
+    if is_last or dropped_at or ended_early:
         metrics = stage.final_metrics(student, data.dev_report)
-        teacher_result = {"teacher": sparse.metrics, "teacher_seconds": sparse.logits_seconds}
-        stage.save(name, student, result={**teacher_result, **result._asdict(), **metrics})
+        teacher = {"teacher": sparse.metrics, "teacher_seconds": sparse.logits_seconds}
+        stage.save(name, student, result={**teacher, **result._asdict(), "dropped_at": dropped_at, **metrics})
 
 
 def finish(stage):

@@ -34,7 +34,9 @@ from utils.errors import InputError
 from utils.evaluation import evaluate, metrics_of, predict, teacher_logits_fn
 from utils.files import has_weights, read_json, write_json
 from utils.folder import RESULT, SUBMISSION
+from utils.halving import dropped_at, rung_updates
 from utils.metrics import Metrics, baseline, best_of, only_answer, predictions_of
+from utils.paths import checkpoint_name, sparsity_of
 from utils.reading import Data
 from utils.resume import StateFile
 from utils.run import Run
@@ -42,7 +44,7 @@ from utils.settings import run_id
 from utils.submission import write_predictions, write_submission
 from utils.tasks import SCORE_RANGE, split_path, submission_splits
 from utils.tokenizer import load_tokenizer
-from utils.training import Result, fit
+from utils.training import Result, Schedule, fit
 
 logger = logging.getLogger("stark")
 entry_point = entry.entry_point(CheckpointError)  # decorates a script's main
@@ -208,8 +210,13 @@ class Stage(Run):
         with IntermediateLoss(student, teacher.model, self.intermediate_weights, on_logits, self.dtype) as loss_fn:
             yield weigh_unlabelled(loss_fn, weight)
 
-    def train(self, name: str, model: PrunableEncoder, data: Data, loss_fn: Loss) -> Result:
-        """Train a checkpoint's model on the training set, going on where an earlier run was stopped."""
+    def train(
+        self, name: str, model: PrunableEncoder, data: Data, loss_fn: Loss, pause_at: int | None = None
+    ) -> Result:
+        """Train a checkpoint's model on the training set, up to an update or to the end.
+
+        Goes on where an earlier run was stopped or paused.
+        """
         return fit(
             model,
             data.train,
@@ -219,7 +226,36 @@ class Stage(Run):
             selection_metric=self.args.selection_metric,
             train_state=StateFile(self.folder.beside(name, "state"), self.args.save_interval, run_id(self.settings)),
             log_metrics=self.tracker.log_metrics_fn(name),
+            pause_at=pause_at,
         )
+
+    # successive halving
+
+    def rungs(self, data: Data) -> list[int]:
+        """The updates at which --halving compares students, and the last update, which is all without it."""
+        schedule = Schedule.of(arguments.recipe(self.args), len(data.train))
+        return rung_updates(self.args.halving_rungs or (), schedule.total, schedule.interval)
+
+    def dropped_at(self, name: str, rungs: list[int]) -> int | None:
+        """The one of these rungs, which all students have reached, at which this one was dropped; None if it was not.
+
+        It follows from the histories on the disk, so that stopped runs and runs that share a sweep agree.
+        """
+        dropped = {}
+        if processes.is_main() and self.args.halving:
+            histories = {s: self.folder.history(checkpoint_name(s), self.settings) for s in self.args.halving}
+            dropped = dropped_at(histories, rungs, self.args.selection_metric)
+        return processes.broadcast(dropped.get(sparsity_of(name)))
+
+    def waits_at(self, rung: int) -> bool:
+        """Whether students of other commands that share the sweep have not reached this rung yet, which is logged."""
+        names = [checkpoint_name(sparsity) for sparsity in self.args.halving or ()]
+        missing = [name for name in names if not self.folder.has_reached(name, rung, self.settings)]
+        missing = processes.broadcast(missing)
+        if missing:
+            message = "paused after update %d, which %s must reach, too; then the same command goes on"
+            logger.info(message, rung, " ".join(missing))
+        return bool(missing)
 
     # save and finish
 
@@ -228,9 +264,13 @@ class Stage(Run):
         super().save(name, model, self.tokenizer, *parts, **options)
 
     def best(self) -> list[str]:
-        """The names of the checkpoints with the best --selection_metric on dev_select; several if they tie."""
+        """The names of the checkpoints with the best --selection_metric on dev_select; several if they tie.
+
+        Those that --halving has dropped do not count, unless others of the sweep have yet to finish.
+        """
         results = self.folder.results(self.settings)
-        return best_of({name: result["dev"][self.args.selection_metric] for name, result in results.items()})
+        remaining = {name: result for name, result in results.items() if not result.get("dropped_at")} or results
+        return best_of({name: result["dev"][self.args.selection_metric] for name, result in remaining.items()})
 
     def finish(self, metrics: dict[str, Any], header: Iterable[str], rows: Iterable, notes: Iterable[str] = ()) -> None:
         """Run.finish, which predicts the test set if --do_test is given."""

@@ -84,6 +84,9 @@ def parse_args(argv=None):
     add_unlabelled_flags(parser)
     add("--score_split", choices=SCORE_SPLITS, default="dev", help="of stage 4 (default dev)")
     add("--spread", action="store_true", help="a cell for each teacher sparsity (default one for all of a student)")
+    text = "drop the worse half of a student's rewinds at each rung, as run_rewinding.py --halving does (default off)"
+    add("--halving", action="store_true", help=text)
+    add("--halving_rungs", nargs="+", help="shares of the updates (default those of run_rewinding.py)")
     add = parser.add_argument_group("machines").add_argument
     add("--executor", choices=("local", "slurm"), default="local", help="(default local)")
     add("--jobs", type=number(int, 1), default=1, help="at once; local ones share this machine's GPUs (default 1)")
@@ -155,6 +158,8 @@ def _update_from_job(cell: Cell) -> None:
     _update_from_folder(cell)
     if cell.state == WAITING:  # the outputs are missing or incomplete
         errors = job.paths.stderr
+        if cell.settings.get("halving") and not (job.exception() or job.result()):
+            return  # its students have paused at a rung
         if not cell.was_retried and errors.is_file() and LOCKED_OUT in errors.read_text(errors="replace"):
             cell.was_retried = True  # the process that held the lock has been stopped since
         else:
@@ -203,16 +208,26 @@ def run(cells: list[Cell], jobs: Jobs, poll_seconds: float) -> None:
 
         # which cells that can start now take
         for index, cell in enumerate(cells):
-            if jobs.free and cell.state == WAITING and all(need.state == DONE for need in cell.needs):
+            if jobs.free and cell.is_ready():
                 gpus_of[index] = jobs.free.pop(0)
                 command = [sys.executable, SCRIPTS[cell.stage].__file__, *cell.flags]
                 cell.job = jobs.submit(command, gpus_of[index])
                 cell.state = RUNNING
 
+        leave_out_paused(cells)
         shown = show(cells, shown)
         if all(cell.state in ENDED for cell in cells):
             return
         time.sleep(poll_seconds)
+
+
+def leave_out_paused(cells: list[Cell]) -> None:
+    """Leave out cells whose students have paused at a rung that others will not reach, as those cells have failed."""
+    if any(cell.state in (RUNNING, ELSEWHERE) or cell.is_ready() for cell in cells):
+        return
+    for cell in cells:
+        if cell.state == WAITING and all(need.state == DONE for need in cell.needs):
+            cell.state = LEFT_OUT
 
 
 def stop(cells: list[Cell], jobs: Jobs) -> None:

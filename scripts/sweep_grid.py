@@ -54,6 +54,17 @@ class Cell:
         """Path of the checkpoint that later stages read."""
         return self.folder / CHECKPOINT
 
+    def is_ready(self) -> bool:
+        """Whether it can start: it waits for no other cell, and none of its students for others to reach a rung."""
+        if self.state != WAITING or any(need.state != DONE for need in self.needs):
+            return False
+        folder = RunFolder(self.folder)
+        unfinished = [name for name in self.names if not folder.result(name)]
+        histories = [folder.history(name, self.settings) for name in unfinished]
+        update = min((history[-1]["update"] if history else 0 for history in histories), default=0)
+        others = map(checkpoint_name, self.settings.get("halving") or ())
+        return not update or all(folder.has_reached(name, update, self.settings) for name in others)
+
     def is_elsewhere(self) -> bool:
         """Whether another process is writing one of its checkpoints."""
         return any(RunFolder(self.folder).is_locked(name) for name in self.names)
@@ -99,6 +110,8 @@ def grid(args: argparse.Namespace) -> list[Cell]:
                 trial_flags = [*teacher_flags, "--student_model_path", trial.output, *score_flags]
                 sparse_teacher = cell("sparsification", point, trial_flags, [teacher, trial])
                 rewind_flags = [*student_flags, *distillation_flags, "--teacher_model_path", sparse_teacher.output]
+                rewind_flags += ["--halving", *args.teacher_sparsity] if args.halving else []
+                rewind_flags += ["--halving_rungs", *args.halving_rungs] if args.halving_rungs else []
                 parts = [[sparsity] for sparsity in args.teacher_sparsity] if args.spread else [args.teacher_sparsity]
                 for part in parts:
                     names = [checkpoint_name(sparsity) for sparsity in part]

@@ -19,6 +19,7 @@ from scripts.sweep_jobs import run_stage
 from utils.errors import InputError
 from utils.files import checkpoint_digest, lock, read_json, write_json
 from utils.folder import RunFolder
+from utils.settings import differences
 
 GRID = ["--model_path", "bert", "--student_layer", "2", "--teacher_sparsity", "0", "50", "--poll_seconds", "0.1"]
 TRAINING = "--num_train_epochs 1 --learning_rate 1e-3"
@@ -392,3 +393,49 @@ def test_on_slurm_the_cluster_sets_the_number_of_processors_unless_a_flag_does(t
 )
 def test_flags_out_of_range_are_refused_before_anything_is_submitted(tasks, capsys, flags, line):
     assert line in refused(sweep, capsys, *FLAGS, *flags)
+
+
+def test_paused_cells_of_a_halved_sweep_start_again_when_all_have_reached_their_rung(tasks):
+    def cells() -> list[Cell]:
+        found = cells_of(
+            "--halving", "--halving_rungs", "0.5", "--spread", f"--train_flags={TRAINING} --log_interval 1"
+        )
+        states(found)
+        return found
+
+    for cell in cells()[:-2]:
+        make(cell)
+    first, second = cells()[-2:]
+    assert first.is_ready()
+    make(first)
+    *_, first, second = paused = cells()
+    assert (first.state, first.is_ready(), second.is_ready()) == ("waiting", False, True)
+
+    # its job has not failed; but if the other one cannot reach the rung, it is left out
+    job = sweep.Jobs(sweep.parse_args(FLAGS)).submit(["true"], "")
+    job.wait()
+    first.job, first.state = job, "running"
+    assert states([first]) == ["waiting"]
+    sweep.leave_out_paused(paused)
+    assert first.state == "waiting"
+    second.state = "failed"
+    sweep.leave_out_paused(paused)
+    assert first.state == "left out"
+
+    # the second one does not pause at a rung that the first one has reached
+    make(second)
+    *_, first, second = cells()
+    assert (first.is_ready(), second.state) == (True, "done")
+    make(first)
+    assert {cell.state for cell in cells()} == {"done"}
+    found = [read_json(first.folder / name / "metrics.json") for name in ("ckpt_0", "ckpt_50")]
+    assert [result["dropped_at"] for result in found].count(None) == 1
+    assert sorted(result["updates"] for result in found) == [2, 4]
+
+
+def test_a_halved_sweep_gives_the_same_cells_the_same_settings_spread_or_not(tasks):
+    for cell in cells_of()[:-1]:
+        make(cell)
+    together, spread = (cells_of("--halving", *flags)[-1].settings for flags in ([], ["--spread"]))
+    assert together["halving"] == [0, 50]
+    assert not differences(together, spread)

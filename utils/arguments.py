@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from utils.flags import COUNT, MAX_LENGTH, Parser, layer_choice, number, sparsity
+from utils.halving import RUNGS
 from utils.metrics import NAMES
 from utils.paths import STAGES, output_dir
 from utils.recipe import Recipe
@@ -173,6 +174,31 @@ def add_teacher_flags(parser: Parser, intermediate_losses: dict[str, Callable]) 
                 parser.error(f"--{name}_weight: for --model_type kd, found {args.model_type}")
             if args.compile:
                 parser.error(f"--{name}_weight: not with --compile, which hides what layers compute")
+
+    parser.checks.append(check)
+
+
+def add_halving_flags(parser: Parser) -> None:
+    """Flags of successive halving, of the stage that trains several students."""
+    add = parser.add_argument_group(
+        "successive halving: the worse half of the students is dropped at each rung"
+    ).add_argument
+    text = "drop students early; of several commands that share a sweep, all name all its teacher sparsities here"
+    add("--halving", nargs="*", type=sparsity, help=f"{text} (default off; alone: those of this command)")
+    text = "shares of the updates at which students are compared (default 0.125 0.25 0.5)"
+    add("--halving_rungs", nargs="+", type=number(float, 0, 1), help=text)
+
+    def check(args: argparse.Namespace) -> None:
+        if args.halving is None and args.halving_rungs:
+            parser.error("--halving_rungs: found without --halving")
+        if args.halving is not None:
+            args.halving_rungs = sorted(set(args.halving_rungs or RUNGS))
+        if args.halving and not args.teacher_sparsity:
+            parser.error(
+                "--halving: found teacher sparsities, expected those of this command in --teacher_sparsity, too"
+            )
+        if args.halving and (others := sorted(set(args.teacher_sparsity) - set(args.halving))):
+            parser.error(f"--teacher_sparsity: found {others[0]}, expected one of --halving")
 
     parser.checks.append(check)
 

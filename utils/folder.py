@@ -108,6 +108,20 @@ class RunFolder:
             return State.STALE
         return State.IN_TRAINING if self.beside(name, "state").exists() else State.ABSENT
 
+    def history(self, name: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
+        """The evaluations so far of a training with these settings, finished or not; [] if there are none."""
+        if self.state(name, settings) in (State.FINISHED, State.DIVERGED):
+            return self.result(name)["history"]
+        state_file = self.beside(name, "state")
+        return StateFile.history_of(state_file) if _run_id_of(state_file) == run_id(settings) else []
+
+    def has_reached(self, name: str, update: int, settings: dict[str, Any]) -> bool:
+        """Whether a training with these settings is finished, or was evaluated at this update or later."""
+        if self.state(name, settings) in (State.FINISHED, State.DIVERGED):
+            return True
+        history = self.history(name, settings)
+        return bool(history) and history[-1]["update"] >= update
+
     def is_locked(self, name: str) -> bool:
         """Whether another process is writing this checkpoint."""
         return is_locked(self.beside(name, "lock"))

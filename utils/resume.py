@@ -42,6 +42,15 @@ class StateFile:
         """
         return _read(path, mmap=True).get("run_id", "") if path.is_file() else None
 
+    @staticmethod
+    def history_of(path: Path) -> list[dict[str, Any]]:
+        """The evaluations in a state file, read without its tensors.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        return _read(path, mmap=True)["progress"]["history"]
+
     def due(self, update: int, evaluated: bool) -> bool:
         """Whether the state is to be saved after this update; the same on all processes."""
         if self.interval:

@@ -170,6 +170,7 @@ def fit(
     selection_metric: str,
     train_state: StateFile | None = None,
     log_metrics: Callable[[dict], None] | None = None,
+    pause_at: int | None = None,
 ) -> Result:
     """Train with evaluations at intervals and at the end, and early stopping; the model ends with its best weights.
 
@@ -181,6 +182,8 @@ def fit(
         selection_metric: the metric by which the best weights are selected.
         train_state: file to save the state in, and to resume from if it exists; None saves nothing.
         log_metrics: called with each evaluation, an entry of Result.history.
+        pause_at: the update after which training pauses, on the schedule of the full run; None for its end. The state
+            is saved, and another call goes on from there.
 
     Raises:
         FloatingPointError: the loss was not finite before the first evaluation; later, Result.diverged holds it.
@@ -189,6 +192,7 @@ def fit(
     set_seed(recipe.seed + processes.rank())
     schedule = Schedule.of(recipe, examples)
     total = schedule.total
+    end = min(pause_at or total, total)
 
     # train only embedding rows that occur; let signals wait for the end of an update if there is a state file
     embedding_rows = seen_rows(model, examples.tokens) if recipe.exact_shortcuts else contextlib.nullcontext()
@@ -200,7 +204,7 @@ def fit(
         remaining = _batches(examples, recipe, start=progress.update)
         bar = log.progress(remaining, total=total, desc="training", unit="update", done=progress.update)
         for ids in bar:
-            if progress.is_over(schedule.patience):
+            if progress.is_over(schedule.patience) or progress.update >= end:
                 break
             progress.add(updater.update(examples, ids), time.perf_counter() - start)
             # evaluate on dev, and remember the weights if they are the best
@@ -212,11 +216,12 @@ def fit(
                     log_metrics(progress.history[-1])
             # save the state at intervals, and before a signal ends the process
             signum = stop_signal()
-            if train_state and (signum or train_state.due(progress.update, evaluated)):
+            is_paused = progress.update == end < total
+            if train_state and (signum or is_paused or train_state.due(progress.update, evaluated)):
                 train_state.save(_state(progress, model, updater), updater.device)
             if signum:
                 raise Stopped(signum, f"after update {progress.update} of {total}; the same command goes on from there")
-        if progress.update < total and not progress.diverged:
+        if progress.update < end and not progress.diverged:
             logger.info("no better %s for %d updates: stopped early", selection_metric, schedule.patience)
         model.load_state_dict(progress.best_weights)
     return progress.result(time.perf_counter() - start)

@@ -1,0 +1,135 @@
+"""Successive halving drops the worse half at each rung, and those that go on end as without it."""
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from conftest import forked, refused, wait_until
+
+import run_distillation
+import run_finetuning
+import run_rewinding
+import run_sparsification
+from utils.halving import dropped_at, rung_updates
+from utils.paths import checkpoint_name
+
+QUICK = ["--num_train_epochs", "4", "--learning_rate", "1e-3", "--log_interval", "2", "--num_patience_epochs", "0"]
+FLAGS = ["--student_layer", "2", *QUICK, "--teacher_sparsity"]
+SPARSITIES = (0, 30, 50, 70, 90)
+FOLDER = Path("rewind/layer_dropped/kd_2_rte_0.5")
+
+
+def history(**values: float) -> list[dict]:
+    """Evaluations with these accuracies at updates u10, u20, ..."""
+    return [{"update": int(name[1:]), "acc": value} for name, value in values.items()]
+
+
+def test_rungs_are_evaluated_updates():
+    assert rung_updates((0.125, 0.25, 0.5), total=1560, interval=15) == [195, 390, 780, 1560]
+    assert rung_updates((0.125, 0.25, 0.5), total=100, interval=10) == [20, 30, 50, 100]
+    assert rung_updates((0.5, 0.95), total=10, interval=10) == [10]
+    assert rung_updates((), total=7, interval=3) == [7]
+
+
+def test_the_better_half_stays_and_of_equals_the_denser_teacher():
+    histories = {
+        0: history(u10=0.5, u20=0.5, u30=0.9),
+        10: history(u10=0.6, u20=0.2, u30=0.3),  # best so far at 10, and at 20 because of that
+        20: history(u10=0.5, u20=0.8, u30=0.1),
+        30: history(u10=0.4),
+        40: history(u10=0.5),
+    }
+    assert dropped_at(histories, [10], "acc") == {0: None, 10: None, 20: None, 30: 10, 40: 10}
+    assert dropped_at(histories, [10, 20], "acc") == {0: 20, 10: None, 20: None, 30: 10, 40: 10}
+    assert dropped_at(histories, [10, 20, 30], "acc") == {0: 20, 10: 30, 20: None, 30: 10, 40: 10}
+    assert dropped_at(histories, [], "acc") == dict.fromkeys(histories)
+
+
+@pytest.fixture
+def teacher(workplace) -> None:
+    """A sparse teacher, and a full sweep from it in full/."""
+    run_finetuning.main(["--model_path", "teacher", *QUICK])
+    run_distillation.main(["--student_layer", "2", *QUICK])
+    run_sparsification.main(["--student_layer", "2"])
+    run_rewinding.main([*FLAGS, *map(str, SPARSITIES), "--output_dir", "full/rewind"])
+
+
+def results(root: str) -> dict[int, dict]:
+    return {s: json.loads(Path(root, FOLDER, checkpoint_name(s), "metrics.json").read_text()) for s in SPARSITIES}
+
+
+def assert_halved(root: str) -> None:
+    """Each student was trained as far as the full sweep's histories say, and up to there like the full sweep's."""
+    full, found = results("full"), results(root)
+    rungs = [2, 4, 8]  # of 16 updates
+    expected = dropped_at({s: result["history"] for s, result in full.items()}, rungs, "acc")
+    assert {s: result["dropped_at"] for s, result in found.items()} == expected
+    assert {result["dropped_at"] for result in full.values()} == {None}
+    for sparsity, result in found.items():
+        updates = expected[sparsity] or 16
+        assert result["updates"] == updates
+        assert result["history"] == [entry for entry in full[sparsity]["history"] if entry["update"] <= updates]
+    [winner] = [s for s, rung in expected.items() if rung is None]
+    metrics = json.loads(Path(root, FOLDER, "metrics.json").read_text())
+    assert (metrics["best_teacher_sparsity"], metrics["tied"]) == (winner, [])
+    assert sorted(path.name for path in Path(root, FOLDER).glob(".*")) == []
+
+
+def test_students_pause_at_each_rung_and_those_that_go_on_end_as_in_the_full_sweep(teacher, capsys):
+    halving = [*FLAGS, *map(str, SPARSITIES), "--halving", "--output_dir", "halved/rewind"]
+    run_rewinding.main(halving)
+    assert_halved("halved")
+    capsys.readouterr()
+    run_rewinding.main(halving)
+    assert "finished before with the same arguments" in capsys.readouterr().out
+    line = refused(run_rewinding, capsys, *FLAGS, "0", "--output_dir", "halved/rewind")
+    assert "--halving [0, 30, 50, 70, 90], now None" in line
+
+
+def test_a_halved_sweep_that_is_killed_goes_on(teacher):
+    halving = [*FLAGS, *map(str, SPARSITIES), "--halving", "--output_dir", "killed/rewind"]
+    for sparsity in (30, 90):
+        process = forked(run_rewinding.main, halving)
+        path = Path("killed", FOLDER)
+        wait_until((path / f".ckpt_{sparsity}.state").exists if sparsity == 30 else (path / "ckpt_90").is_dir)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    run_rewinding.main(halving)
+    assert_halved("killed")
+
+
+def test_commands_that_share_a_halved_sweep_wait_for_each_other(teacher, capsys):
+    everything = list(map(str, SPARSITIES))
+    parts = ["0", "30"], ["50"], ["70", "90"]
+    commands = [[*FLAGS, *part, "--halving", *everything, "--output_dir", "spread/rewind"] for part in parts]
+    run_rewinding.main(commands[0])
+    assert "paused after update 2, which ckpt_50 ckpt_70 ckpt_90 must reach, too" in capsys.readouterr().out
+    assert not list(Path("spread", FOLDER).glob("ckpt*"))
+    for _ in range(4):
+        for command in commands:
+            run_rewinding.main(command)
+    assert_halved("spread")
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["0", "--halving_rungs", "0.5"], "--halving_rungs: found without --halving"),
+        (["0", "--halving", "--halving_rungs", "1.5"], "--halving_rungs: found '1.5'"),
+        (["20", "--halving", "0", "10"], "--teacher_sparsity: found 20, expected one of --halving"),
+    ],
+)
+def test_flags_of_halving_that_cannot_work_are_refused(workplace, capsys, flags, line):
+    assert line in refused(run_rewinding, capsys, *FLAGS, *flags)
+
+
+def test_ten_students_spend_36_percent_of_the_updates():
+    total, remaining, spent = 1600, 10, 0
+    before = 0
+    for rung in rung_updates((0.125, 0.25, 0.5), total, interval=10):
+        spent += remaining * (rung - before)
+        before, remaining = rung, math.ceil(remaining / 2)
+    assert spent / (10 * total) == pytest.approx(0.3625)
