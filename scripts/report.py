@@ -176,10 +176,11 @@ def main(argv=None):
     folder.mkdir(parents=True, exist_ok=True)
     data.write_csv(folder / "results.csv", rows)
     rows = data.with_dense_ends(rows)
+    whole = data.trained_to_the_end(rows)
     shown = {
         "results": tables.results_table(rows, speeds, measured),
-        "comparisons": tables.comparison_table(rows, overall=True),
-        "by_sparsity": tables.comparison_table(rows, overall=False),
+        "comparisons": tables.comparison_table(whole, overall=True),
+        "by_sparsity": tables.comparison_table(whole, overall=False),
         "settings": tables.settings_table(settings),
     }
     for name, table in shown.items():
@@ -187,7 +188,7 @@ def main(argv=None):
     write_text(folder / "results.tex", tables.latex(shown["results"]))
     drawn, left_out = draw(rows, folder)
     with_lines = [table for table in shown.values() if table.lines]
-    write_text(folder / "index.html", page(words.conclusion(rows), with_lines, drawn, left_out))
+    write_text(folder / "index.html", page(words.conclusion(whole), with_lines, drawn, left_out))
     print(f"{len(rows)} numbers, {sum(map(len, drawn.values()))} figures: {folder / 'index.html'}")
 
 

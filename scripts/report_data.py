@@ -57,6 +57,7 @@ class Row:
     commoner_share: float | None  # of the commonest class among them; None of regression
     only_answer: str | None  # what the model says to every row; None if it tells rows apart
     diverged: str | None  # where and how training did
+    dropped_at: int | None  # the update at which --halving ended its training
     parameters: int | None  # of this model; None where config.json is gone
     macs: int | None  # for an example of report_costs.LENGTH tokens
     folder: str
@@ -209,6 +210,7 @@ def _row(folder: Path, name: str, args: dict[str, Any], metrics: dict[str, Any])
         commoner_share=metrics.get("commoner_share"),
         only_answer=metrics.get("only_answer"),
         diverged=metrics.get("diverged"),
+        dropped_at=metrics.get("dropped_at"),
         parameters=costs and costs.parameters,
         macs=costs and costs.macs,
         folder=str(folder),
@@ -243,10 +245,15 @@ def mean_over_seeds(values: Iterable[float]) -> Mean | None:
     return Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
+def trained_to_the_end(rows: Iterable[Row]) -> list[Row]:
+    """Those that --halving has not dropped, whose numbers alone can be compared."""
+    return [row for row in rows if row.dropped_at is None]
+
+
 def best_by_seed(rows: Iterable[Row]) -> dict[int, Row]:
     """For each seed the row with the best metric on dev_select; of several that tie, the lowest sparsity."""
     best: dict[int, Row] = {}
-    for row in sorted(rows, key=lambda row: row.teacher_sparsity or 0):
+    for row in sorted(trained_to_the_end(rows), key=lambda row: row.teacher_sparsity or 0):
         if row.seed not in best or row.dev_select > best[row.seed].dev_select:
             best[row.seed] = row
     return best
@@ -254,7 +261,7 @@ def best_by_seed(rows: Iterable[Row]) -> dict[int, Row]:
 
 def tied_seeds(rows: Iterable[Row]) -> int:
     """In how many seeds several teacher sparsities share the best metric on dev_select."""
-    rows = list(rows)
+    rows = trained_to_the_end(rows)
     tied = 0
     for best in best_by_seed(rows).values():
         tied += sum(row.seed == best.seed and row.dev_select == best.dev_select for row in rows) > 1

@@ -16,7 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 
-from scripts.report_data import ALONE, TRIAL, Row, mean_over_seeds
+from scripts.report_data import ALONE, TRIAL, Row, mean_over_seeds, trained_to_the_end
 from scripts.report_tables import METRICS, seeds_of
 
 WIDTH = 4.8  # inches: letters are still read where a phone shows that as its 390 pixels
@@ -130,7 +130,7 @@ def _lines_without_sparsity(axes: Axes, rows: list[Row]) -> None:
 
 def _by_sparsity(axes: Axes, rows: list[Row], method: str, band: bool) -> None:
     """A method's means by teacher sparsity; with a band how far seeds are apart, and each of them as a dot."""
-    mine = [row for row in rows if row.method == method]
+    mine = trained_to_the_end(row for row in rows if row.method == method)
     points = by_sparsity(mine, mean_over_seeds)
     means = np.array([point.mean for point in points.values()])
     axes.plot(list(points), means, linewidth=1.6, **style(method))
@@ -140,6 +140,10 @@ def _by_sparsity(axes: Axes, rows: list[Row], method: str, band: bool) -> None:
         axes.fill_between(list(points), means - spread, means + spread, **looks)
         dots = [row.teacher_sparsity for row in mine], [100 * row.value for row in mine]
         axes.scatter(*dots, s=9, color=looks["color"], alpha=0.7, linewidths=0, label="one seed")
+    dropped = [row for row in rows if row.method == method and row.dropped_at is not None]
+    places = [row.teacher_sparsity for row in dropped], [100 * row.value for row in dropped]
+    if dropped:
+        axes.scatter(*places, s=16, marker="x", color=style(method)["color"], alpha=0.7, label="dropped early")
 
 
 def by_sparsity(rows: Iterable[Row], summary: Callable) -> dict[int, Any]:

@@ -99,14 +99,16 @@ def _score_cell(mean: str, means: list[str], found: list[data.Row]) -> str:
 
 
 def _remarks(found: list[data.Row]) -> list[str]:
-    """Reasons to distrust a mean: constant predictions, ties, training that diverged."""
+    """What a mean does not show: constant predictions, ties, training that diverged or was ended early."""
     best = list(data.best_by_seed(found).values())
     stuck, tied = sum(row.only_answer is not None for row in best), data.tied_seeds(found)
     diverged = sum(row.diverged is not None for row in found)
+    dropped = len(found) - len(data.trained_to_the_end(found))
     return (
         [f"one answer to every row in {stuck} of {len(best)} seeds"] * bool(stuck)
         + [f"best sparsities tie in {tied} of {len(best)} seeds, and the lowest is taken"] * bool(tied)
         + [f"training diverged in {diverged} of {len(found)} runs, and the weights before count"] * bool(diverged)
+        + [f"--halving has dropped {dropped} of {len(found)} runs, which do not count"] * bool(dropped)
     )
 
 

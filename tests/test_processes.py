@@ -149,6 +149,14 @@ def test_what_other_launchers_leave_beside_a_plain_run_is_named_and_ignored(monk
     ]
 
 
+def test_a_single_process_of_torchrun_joins_no_group(monkeypatch):
+    single = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": "1"}
+    for name, value in single.items():
+        monkeypatch.setenv(name, value)
+    assert (processes.start(use_cpu=True), processes.world_size()) == (torch.device("cpu"), 1)
+    assert not torch.distributed.is_initialized()
+
+
 def test_several_processes_leave_at_once_with_one_line(in_tmp_path, bert_folder, capfd):
     write_task(Path("datasets"), "rte")
     flags = ["--num_train_epochs", "5000", "--num_patience_epochs", "0", "--save_interval", "1", *FLAGS[2:]]

@@ -162,6 +162,19 @@ def test_a_config_json_that_gives_no_widths_is_named_before_anything_is_written(
     assert f"{folder.relative_to(outputs)}/config.json: " in refused(report, capsys, ".")
 
 
+def test_students_that_halving_has_dropped_are_marked_and_do_not_count(outputs, tmp_path):
+    [path] = outputs.glob("seed_2/rewind/*/ckpt_60/metrics.json")
+    before = json.loads(path.read_text())
+    path.write_text(json.dumps({**before, "dropped_at": 3, "dev": {"acc": 0.99}}))
+    report.main([str(outputs), "--report_dir", str(tmp_path / "report")])
+    text = (tmp_path / "report/results.md").read_text()
+    assert "lam 0.5: --halving has dropped 1 of 9 runs, which do not count." in text
+    assert "99" not in (tmp_path / "report/by_sparsity.md").read_text()
+    best = data.best_by_seed(row for row in rows_of(outputs) if row.method == "lam 0.5")
+    assert best[2].teacher_sparsity != 60
+    assert "dropped early" in (tmp_path / "report/index.html").read_text()
+
+
 def test_comparisons_are_paired_over_seeds(outputs):
     found = [tables.comparison_table(rows_of(outputs), overall) for overall in (True, False)]
     lines = {line[2]: line[3:] for table in found for line in table.lines}
@@ -424,7 +437,8 @@ def test_a_row_says_how_its_number_was_made(tmp_path):
     assert row == data.Row(
         **{"task": "rte", "student": "3 layers (last)", "method": "random", "teacher_sparsity": 40, "seed": 5},
         **{"metric": "acc", "value": 0.4, "dev_select": 0.6, "teacher_value": 0.7, "selected_on": "half of dev"},
-        **{"seconds": 1.0, "rows": 21, "commoner_share": 0.5, "only_answer": "entailment", "diverged": "so"},
+        **{"seconds": 1.0, "rows": 21, "commoner_share": 0.5, "only_answer": "entailment"},
+        **{"diverged": "so", "dropped_at": None},
         **{"parameters": None, "macs": None},
         folder=str(tmp_path / "kd_3-last_rte_random"),
     )

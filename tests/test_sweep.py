@@ -428,6 +428,8 @@ def test_paused_cells_of_a_halved_sweep_start_again_when_all_have_reached_their_
     assert (first.is_ready(), second.state) == (True, "done")
     make(first)
     assert {cell.state for cell in cells()} == {"done"}
+    first.job, first.state = job, "running"
+    assert (states([first]), first.reason) == (["done"], "")
     found = [read_json(first.folder / name / "metrics.json") for name in ("ckpt_0", "ckpt_50")]
     assert [result["dropped_at"] for result in found].count(None) == 1
     assert sorted(result["updates"] for result in found) == [2, 4]
