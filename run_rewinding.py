@@ -19,6 +19,7 @@ from stage import Stage, TeacherOutputs, entry_point
 from utils import arguments, paths
 from utils.files import read_json
 from utils.flags import number
+from utils.halving import Competition
 
 
 def parse_args(argv=None):
@@ -92,30 +93,28 @@ def rewind(stage, args, sparsities):
         del teacher
 
     # one student for each sparse teacher; with --halving all pause at each rung, and the better half goes on
-    rungs = stage.rungs(data)
-    for count in range(1, len(rungs) + 1):
-        is_last = count == len(rungs)
+    competition = Competition(stage.folder, stage.settings, args.halving or (), stage.rungs(data))
+    for rung in competition.rungs:
         for sparse in teachers:
-            train_to_rung(stage, initial, sparse, data, rungs[:count], is_last)
-        if not is_last and stage.waits_at(rungs[count - 1]):
+            if not stage.is_trained(paths.checkpoint_name(sparse.sparsity)):
+                train_until(rung, stage, initial, sparse, data, competition)
+        if competition.waits_at(rung):
             return False
         if stage.runs_teacher:
             teachers = sparse_teachers(stage, teacher, untrained, data)
     return True
 
 
-def train_to_rung(stage, initial, sparse, data, rungs, is_last):
-    """Train a student to the last of these rungs, and save it if it ends there, or was dropped at an earlier one."""
+def train_until(rung, stage, initial, sparse, data, competition):
+    """Train a student to a rung, and save it if that is its end, or if it was dropped at an earlier one."""
     name = paths.checkpoint_name(sparse.sparsity)
-    if stage.is_trained(name):
-        return
-    *earlier, rung = rungs
-    dropped_at = stage.dropped_at(name, earlier)
+    dropped_at = competition.dropped_at(name, before=rung)
     student = stage.to_device(copy.deepcopy(initial))  # again, since a copy is not compiled
     with stage.distillation_loss(student, sparse.outputs) as loss_fn:
         result = stage.train(name, student, data, loss_fn, pause_at=dropped_at or rung)
-    ended_early = result.updates < rung or result.diverged
-    if is_last or dropped_at or ended_early:
+
+    # those that go on from this rung are saved later
+    if dropped_at or result.diverged or result.updates < rung or rung == competition.rungs[-1]:
         metrics = stage.final_metrics(student, data.dev_report)
         teacher = {"teacher": sparse.metrics, "teacher_seconds": sparse.logits_seconds}
         stage.save(name, student, result={**teacher, **result._asdict(), "dropped_at": dropped_at, **metrics})

@@ -34,9 +34,8 @@ from utils.errors import InputError
 from utils.evaluation import evaluate, metrics_of, predict, teacher_logits_fn
 from utils.files import has_weights, read_json, write_json
 from utils.folder import RESULT, SUBMISSION
-from utils.halving import dropped_at, rung_updates
+from utils.halving import rung_updates
 from utils.metrics import Metrics, baseline, best_of, only_answer, predictions_of
-from utils.paths import checkpoint_name, sparsity_of
 from utils.reading import Data
 from utils.resume import StateFile
 from utils.run import Run
@@ -229,33 +228,10 @@ class Stage(Run):
             pause_at=pause_at,
         )
 
-    # successive halving
-
     def rungs(self, data: Data) -> list[int]:
         """The updates at which --halving compares students, and the last update, which is all without it."""
-        schedule = Schedule.of(arguments.recipe(self.args), len(data.train))
+        schedule = Schedule.of(arguments.recipe(self.args), data.train)
         return rung_updates(self.args.halving_rungs or (), schedule.total, schedule.interval)
-
-    def dropped_at(self, name: str, rungs: list[int]) -> int | None:
-        """The one of these rungs, which all students have reached, at which this one was dropped; None if it was not.
-
-        It follows from the histories on the disk, so that stopped runs and runs that share a sweep agree.
-        """
-        dropped = {}
-        if processes.is_main() and self.args.halving:
-            histories = {s: self.folder.history(checkpoint_name(s), self.settings) for s in self.args.halving}
-            dropped = dropped_at(histories, rungs, self.args.selection_metric)
-        return processes.broadcast(dropped.get(sparsity_of(name)))
-
-    def waits_at(self, rung: int) -> bool:
-        """Whether students of other commands that share the sweep have not reached this rung yet, which is logged."""
-        names = [checkpoint_name(sparsity) for sparsity in self.args.halving or ()]
-        missing = [name for name in names if not self.folder.has_reached(name, rung, self.settings)]
-        missing = processes.broadcast(missing)
-        if missing:
-            message = "paused after update %d, which %s must reach, too; then the same command goes on"
-            logger.info(message, rung, " ".join(missing))
-        return bool(missing)
 
     # save and finish
 

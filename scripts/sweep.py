@@ -33,6 +33,7 @@ from scripts.sweep_grid import (
     WAITING,
     Cell,
     grid,
+    leave_out_paused,
 )
 from scripts.sweep_jobs import Jobs
 from utils.arguments import SCORES, Parser
@@ -87,6 +88,22 @@ def parse_args(argv=None):
     text = "drop the worse half of a student's rewinds at each rung, as run_rewinding.py --halving does (default off)"
     add("--halving", action="store_true", help=text)
     add("--halving_rungs", nargs="+", help="shares of the updates (default those of run_rewinding.py)")
+    add_machine_flags(parser)
+    add = parser.add_argument
+    add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
+    args = parser.parse_args(argv)
+    for name in args.task_name:
+        find_task(name, args.data_dir)
+    # without any student, the layer-dropped one of four layers
+    if not args.student_layer and not args.student_sparsity:
+        args.student_layer = [4]
+    if args.layer_choice != ["first"] and not args.student_layer:
+        parser.error("--layer_choice: for layer-dropped students, found --student_sparsity alone")
+    return args
+
+
+def add_machine_flags(parser: Parser) -> None:
+    """Flags that say where jobs run, and how many at once."""
     add = parser.add_argument_group("machines").add_argument
     add("--executor", choices=("local", "slurm"), default="local", help="(default local)")
     add("--jobs", type=number(int, 1), default=1, help="at once; local ones share this machine's GPUs (default 1)")
@@ -101,16 +118,6 @@ def parse_args(argv=None):
         "(default this machine's by --jobs, or what the cluster gives)",
     )
     add("--poll_seconds", type=number(float, 0.1), default=2.0, help="between looks at the jobs (default 2)")
-    add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
-    args = parser.parse_args(argv)
-    for name in args.task_name:
-        find_task(name, args.data_dir)
-    # without any student, the layer-dropped one of four layers
-    if not args.student_layer and not args.student_sparsity:
-        args.student_layer = [4]
-    if args.layer_choice != ["first"] and not args.student_layer:
-        parser.error("--layer_choice: for layer-dropped students, found --student_sparsity alone")
-    return args
 
 
 def stage_flags(text: str) -> list[str]:
@@ -219,15 +226,6 @@ def run(cells: list[Cell], jobs: Jobs, poll_seconds: float) -> None:
         if all(cell.state in ENDED for cell in cells):
             return
         time.sleep(poll_seconds)
-
-
-def leave_out_paused(cells: list[Cell]) -> None:
-    """Leave out cells whose students have paused at a rung that others will not reach, as those cells have failed."""
-    if any(cell.state in (RUNNING, ELSEWHERE) or cell.is_ready() for cell in cells):
-        return
-    for cell in cells:
-        if cell.state == WAITING and all(need.state == DONE for need in cell.needs):
-            cell.state = LEFT_OUT
 
 
 def stop(cells: list[Cell], jobs: Jobs) -> None:

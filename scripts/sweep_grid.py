@@ -128,6 +128,15 @@ def unlabelled_flags(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     return [*files, *as_flags(numbers)], ["--score_split", args.score_split, *scoring]
 
 
+def leave_out_paused(cells: list[Cell]) -> None:
+    """Leave out cells whose students have paused at a rung that others will not reach, as those cells have failed."""
+    if any(cell.state in (RUNNING, ELSEWHERE) or cell.is_ready() for cell in cells):
+        return
+    for cell in cells:
+        if cell.state == WAITING and all(need.state == DONE for need in cell.needs):
+            cell.state = LEFT_OUT
+
+
 def students(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The flags that name each student, layer-dropped ones first."""
     layer_dropped = [

@@ -67,7 +67,7 @@ DEFAULTS = {
     | {"teacher_model_path": DENSE, "student_model_path": TRIAL, "output_dir": "outputs/stark"},
     "run_rewinding": {**TRAINING, **LOSS, **BETWEEN, **STUDENT, **SCORE, "do_rewind": False, "model_type": "kd"}
     | {"teacher_model_path": SPARSE, "student_model_path": DENSE, "output_dir": "outputs/rewind"}
-    | {"teacher_sparsity": None},
+    | {"teacher_sparsity": None, "halving": None, "halving_rungs": None},
 }
 
 FOLDERS = {

@@ -97,6 +97,7 @@ def test_a_halved_sweep_that_is_killed_goes_on(teacher):
         wait_until((path / f".ckpt_{sparsity}.state").exists if sparsity == 30 else (path / "ckpt_90").is_dir)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
+        assert not (path / "metrics.json").exists()
     run_rewinding.main(halving)
     assert_halved("killed")
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import forked, refused, wait_until, write_task
 
-from scripts import sweep
+from scripts import sweep, sweep_grid
 from scripts.sweep_grid import Cell
 from scripts.sweep_jobs import run_stage
 from utils.errors import InputError
@@ -416,10 +416,10 @@ def test_paused_cells_of_a_halved_sweep_start_again_when_all_have_reached_their_
     job.wait()
     first.job, first.state = job, "running"
     assert states([first]) == ["waiting"]
-    sweep.leave_out_paused(paused)
+    sweep_grid.leave_out_paused(paused)
     assert first.state == "waiting"
     second.state = "failed"
-    sweep.leave_out_paused(paused)
+    sweep_grid.leave_out_paused(paused)
     assert first.state == "left out"
 
     # the second one does not pause at a rung that the first one has reached

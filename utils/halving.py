@@ -2,13 +2,22 @@
 
     rungs = rung_updates((0.125, 0.25, 0.5), total=1560, interval=15)       # [195, 390, 780, 1560]
     dropped_at({0: history, 10: history, ...}, rungs, "acc")                # {0: None, 10: 195, ...}
+    Competition(folder, settings, [0, 10, ...], rungs).dropped_at("ckpt_10", before=390)   # from what is on the disk
 
 Each student trains on the schedule of the full run, so that those that are not dropped end as they would have anyway.
 Jamieson and Talwalkar 2016, "Non-stochastic best arm identification and hyperparameter optimization".
 """
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from utils import processes
+from utils.folder import RunFolder
+from utils.paths import checkpoint_name, sparsity_of
+
+logger = logging.getLogger("stark")
 
 RUNGS = (0.125, 0.25, 0.5)  # shares of the updates at which the worse half is dropped
 
@@ -49,3 +58,34 @@ def dropped_at(histories: Mapping[int, Sequence[Mapping]], rungs: Sequence[int],
         dropped |= dict.fromkeys(ranked[stay:], rung)
         remaining = ranked[:stay]
     return dropped
+
+
+class Competition(NamedTuple):
+    """The students of a sweep, of which each stands in the run's folder as far as it has come.
+
+    Who is dropped follows from their histories on the disk, so that stopped runs, and runs that share a sweep, agree.
+    """
+
+    folder: RunFolder
+    settings: dict[str, Any]  # of the run
+    sparsities: Sequence[int]  # of all teachers, percent; none without --halving
+    rungs: Sequence[int]  # updates, the last of which is the end
+
+    def dropped_at(self, name: str, before: int) -> int | None:
+        """The rung before this update, all of which have been reached, at which a student was dropped, or None."""
+        rungs = [rung for rung in self.rungs if rung < before]
+        dropped: dict[int, int | None] = {}
+        if processes.is_main() and self.sparsities:
+            histories = {s: self.folder.history(checkpoint_name(s), self.settings) for s in self.sparsities}
+            dropped = dropped_at(histories, rungs, self.settings["selection_metric"])
+        return processes.broadcast(dropped.get(sparsity_of(name)))
+
+    def waits_at(self, rung: int) -> bool:
+        """Whether students of other commands have not reached this rung yet, which is logged; at the last none wait."""
+        names = map(checkpoint_name, self.sparsities if rung < self.rungs[-1] else ())
+        missing = [name for name in names if not self.folder.has_reached(name, rung, self.settings)]
+        missing = processes.broadcast(missing)
+        if missing:
+            message = "paused after update %d, which %s must reach, too; then the same command goes on"
+            logger.info(message, rung, " ".join(missing))
+        return bool(missing)

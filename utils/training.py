@@ -175,15 +175,11 @@ def fit(
     """Train with evaluations at intervals and at the end, and early stopping; the model ends with its best weights.
 
     Args:
-        model: called as model(*batch.inputs) -> logits (B, C).
-        examples: the training set, on the model's device.
-        loss_fn: (logits, batch) -> (B,).
-        eval_fn: returns the model's dev metrics.
-        selection_metric: the metric by which the best weights are selected.
+        model, loss_fn: model(*batch.inputs) -> logits (B, C); loss_fn(logits, batch) -> (B,).
+        eval_fn: returns the model's dev metrics, of which `selection_metric` selects the best weights.
         train_state: file to save the state in, and to resume from if it exists; None saves nothing.
         log_metrics: called with each evaluation, an entry of Result.history.
-        pause_at: the update after which training pauses, on the schedule of the full run; None for its end. The state
-            is saved, and another call goes on from there.
+        pause_at: the update, on the schedule of the full run, after which the state is saved and training pauses.
 
     Raises:
         FloatingPointError: the loss was not finite before the first evaluation; later, Result.diverged holds it.
@@ -191,8 +187,7 @@ def fit(
     """
     set_seed(recipe.seed + processes.rank())
     schedule = Schedule.of(recipe, examples)
-    total = schedule.total
-    end = min(pause_at or total, total)
+    total, end = schedule.total, min(pause_at or schedule.total, schedule.total)
 
     # train only embedding rows that occur; let signals wait for the end of an update if there is a state file
     embedding_rows = seen_rows(model, examples.tokens) if recipe.exact_shortcuts else contextlib.nullcontext()
@@ -201,10 +196,10 @@ def fit(
         updater = Updater(model, loss_fn, recipe, total, embedding.decay if embedding else None)
         progress = _restored(train_state, model, updater) or Progress.begun(schedule, updater.device)
         start = time.perf_counter() - progress.seconds
-        remaining = _batches(examples, recipe, start=progress.update)
+        remaining = _batches(examples, recipe, progress.update, end)
         bar = log.progress(remaining, total=total, desc="training", unit="update", done=progress.update)
         for ids in bar:
-            if progress.is_over(schedule.patience) or progress.update >= end:
+            if progress.is_over(schedule.patience):
                 break
             progress.add(updater.update(examples, ids), time.perf_counter() - start)
             # evaluate on dev, and remember the weights if they are the best
@@ -231,15 +226,15 @@ def _examples_per_update(recipe: Recipe) -> int:
     return recipe.batch_size * recipe.num_grad_accum_steps * processes.world_size()
 
 
-def _batches(examples: Examples, recipe: Recipe, start: int) -> Iterator[Tensor]:
-    """Example ids (n,) of all updates from number `start` on; their order depends on the seed alone."""
+def _batches(examples: Examples, recipe: Recipe, start: int, end: int) -> Iterator[Tensor]:
+    """Example ids (n,) of the updates from number `start` to `end`; their order depends on the seed alone."""
     generator = torch.Generator().manual_seed(recipe.seed)
     labels = examples.labels.cpu()  # once, so that no epoch waits for the device
     epochs = (
         examples.epoch(_examples_per_update(recipe), generator, _epoch_rows(labels, recipe, epoch))
         for epoch in range(recipe.num_train_epochs)
     )
-    return itertools.islice(itertools.chain.from_iterable(epochs), start, None)
+    return itertools.islice(itertools.chain.from_iterable(epochs), start, max(start, end))
 
 
 def _epoch_rows(labels: Tensor, recipe: Recipe, epoch: int) -> Tensor:
