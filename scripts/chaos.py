@@ -74,6 +74,7 @@ SCENARIOS = {
     "finetune": Scenario(".", [FINETUNE]),
     "rewind": Scenario("rewind", [rewind(*SPARSITIES)]),
     "spread": Scenario("rewind", [rewind(sparsity) for sparsity in SPARSITIES]),
+    "halve": Scenario("rewind", [rewind(*SPARSITIES, "--halving")]),
     "overwrite_finetune": Scenario("prune", [FINETUNE._replace(flags=[*FINETUNE.flags, "--overwrite"])], ("ckpt",)),
     "reseed_finetune": Scenario(
         "prune", [FINETUNE._replace(flags=[*FINETUNE.flags, "--overwrite", "--seed", "2"])], ("ckpt",)
