@@ -135,6 +135,8 @@ def finish(stage):
     header = ("teacher sparsity", f"student {metric}", "its teacher", "trial student")
     metrics = {"best_teacher_sparsity": best[0], "tied": best[1:], "trial_student": trial, "sparsity": results}
     notes = [f"{' and '.join(map(str, best))} % tie, none is marked as the best"] if len(best) > 1 else []
+    dropped = [f"{s} % after update {row['dropped_at']}" for s, row in results.items() if row.get("dropped_at")]
+    notes += [f"dropped early, with their best metric until then: {', '.join(dropped)}"] if dropped else []
     stage.finish(metrics, header, rows, notes)
 
 

@@ -52,6 +52,7 @@ ELSEWHERE = {
     "--data_type": "has one choice",
     "--use_cpu": "there is nothing else on a machine without a GPU",
     **dict.fromkeys(("--unlabelled", "--unlabelled_weight", "--unlabelled_per_epoch"), "test_unlabelled has them"),
+    **dict.fromkeys(("--halving", "--halving_rungs"), "test_halving has them"),
     "--compile": "test_precision compiles, which takes its time",
 }
 

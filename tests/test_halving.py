@@ -100,7 +100,9 @@ def test_students_pause_at_each_rung_and_those_that_go_on_end_as_in_the_full_swe
     halving = [*FLAGS, *map(str, SPARSITIES), "--halving", "--output_dir", "halved/rewind"]
     run_rewinding.main(halving)
     assert_halved("halved")
-    capsys.readouterr()
+    dropped = [f"{s} % after update {result['dropped_at']}" for s, result in results("halved").items()]
+    noted = ", ".join(text for text in dropped if "None" not in text)
+    assert f"dropped early, with their best metric until then: {noted}\n" in capsys.readouterr().out
     run_rewinding.main(halving)
     assert "finished before with the same arguments" in capsys.readouterr().out
     line = refused(run_rewinding, capsys, *FLAGS, "0", "--output_dir", "halved/rewind")
