@@ -16,6 +16,7 @@ import run_distillation
 import run_finetuning
 import run_rewinding
 import run_sparsification
+from scripts import replay_halving
 from utils.halving import dropped_at, rung_updates
 from utils.paths import checkpoint_name
 
@@ -154,3 +155,28 @@ def test_ten_students_spend_36_percent_of_the_updates():
         spent += remaining * (rung - before)
         before, remaining = rung, math.ceil(remaining / 2)
     assert spent / (10 * total) == pytest.approx(0.3625)
+
+
+def test_a_replay_says_how_often_halving_keeps_the_best_and_what_it_costs(in_tmp_path, capsys):
+    """Two sweeps of three students, of 8 updates: the best is kept in one, and 0.2 behind in the other."""
+    values = {  # accuracies at updates 2, 4, 6, 8
+        "first": {0: [0.5, 0.6, 0.6, 0.6], 10: [0.6, 0.7, 0.7, 0.8], 20: [0.1, 0.2, 0.3, 0.4]},
+        "second": {0: [0.5, 0.5, 0.5, 0.7], 10: [0.4, 0.4, 0.6, 0.5], 20: [0.3, 0.6, 0.7, 0.9]},
+    }
+    for run, students in values.items():
+        for sparsity, accuracies in students.items():
+            folder = Path("outputs", run, checkpoint_name(sparsity))
+            folder.mkdir(parents=True)
+            evaluations = [{"update": 2 * index + 2, "acc": acc} for index, acc in enumerate(accuracies)]
+            (folder / "metrics.json").write_text(json.dumps({"history": evaluations, "dev": {"acc": max(accuracies)}}))
+            settings = {"task_name": "rte", "selection_metric": "acc", "lam": 0.5, "seed": 1, "student_layer": 2}
+            (folder / "args.json").write_text(json.dumps({**settings, "model_type": "kd"}))
+    replay_halving.main(["outputs", "--rungs", "0.25", "0.5"])
+    header, *rows = (line.split("  ") for line in capsys.readouterr().out.splitlines())
+    best_so_far = [cell.strip() for cell in rows[0] if cell.strip()]
+    # at update 2 of three students two stay, at 4 one; random ones are 20 and 16.67 behind, dense ones 20 and 20
+    # updates: 8 + 4 + 2 of 24
+    assert best_so_far == ["rte", "0.25 0.5", "best so far", "1 of 2", "10.00", "18.33", "20.00", "58 %"]
+    for sparsity in (10, 20):
+        shutil.rmtree(Path("outputs", "first", checkpoint_name(sparsity)))
+    assert "outputs/first: no rewinds at several" in refused(replay_halving, capsys, "outputs/first")

@@ -10,7 +10,7 @@ Jamieson and Talwalkar 2016, "Non-stochastic best arm identification and hyperpa
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from utils import processes
@@ -39,7 +39,12 @@ def value_at(history: Sequence[Mapping], rung: int, metric: str) -> float:
     return max((entry[metric] for entry in history if entry["update"] <= rung), default=-math.inf)
 
 
-def dropped_at(histories: Mapping[int, Sequence[Mapping]], rungs: Sequence[int], metric: str) -> dict[int, int | None]:
+def dropped_at(
+    histories: Mapping[int, Sequence[Mapping]],
+    rungs: Sequence[int],
+    metric: str,
+    value: Callable[[Sequence[Mapping], int, str], float] = value_at,
+) -> dict[int, int | None]:
     """Teacher sparsity (percent) -> the rung at which its student is dropped; None if it goes on.
 
     Of n students the better ceil(n / 2) stay; of equals those with the denser teacher.
@@ -48,11 +53,12 @@ def dropped_at(histories: Mapping[int, Sequence[Mapping]], rungs: Sequence[int],
         histories: teacher sparsity -> the evaluations of its student, as Result.history has them.
         rungs: the updates at which all students that are still there have been compared, ascending.
         metric: its name in the evaluations; higher is better.
+        value: by which students are compared, of (history, rung, metric).
     """
     dropped: dict[int, int | None] = dict.fromkeys(histories)
     remaining = sorted(histories)
     for rung in rungs:
-        values = {sparsity: value_at(histories[sparsity], rung, metric) for sparsity in remaining}
+        values = {sparsity: value(histories[sparsity], rung, metric) for sparsity in remaining}
         ranked = sorted(remaining, key=lambda sparsity: (-values[sparsity], sparsity))
         stay = math.ceil(len(ranked) / 2)
         dropped |= dict.fromkeys(ranked[stay:], rung)
