@@ -48,10 +48,20 @@ def weights_made(folder: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in sorted(folder.glob("ckpt*/model.safetensors"))}
 
 
+@pytest.fixture(scope="module")
+def sparse_teacher(tmp_path_factory) -> list[Path]:
+    """The run folder of a sparse teacher, once made in some `workplace`; the others' are the same."""
+    return []
+
+
 @pytest.fixture
-def rewind(workplace):
+def rewind(workplace, sparse_teacher, tmp_path_factory):
     """Rewinds a student, started at `teacher`, under a sparse teacher: rewind("0", "50", "--do_test")."""
-    run_sparsification.main([*TEACHER, *STUDENT])
+    if sparse_teacher:
+        shutil.copytree(sparse_teacher[0], "outputs/stark")
+    else:
+        run_sparsification.main([*TEACHER, *STUDENT])
+        sparse_teacher.append(shutil.copytree("outputs/stark", tmp_path_factory.mktemp("made") / "stark"))
 
     def run(*flags: str) -> None:
         run_rewinding.main([*FLAGS, *STUDENT, *SPARSE, "--teacher_sparsity", *flags])

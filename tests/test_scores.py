@@ -45,8 +45,10 @@ def by_definition(model, dev, loss, size=32) -> Units:
     return Units(*total)
 
 
-@pytest.mark.parametrize("group_size", [32, 5])
-@pytest.mark.parametrize(("batch_size", "window"), [(1, None), (7, None), (75, None), (7, 10), (32, 64), (10, 5)])
+@pytest.mark.parametrize(
+    ("batch_size", "window", "group_size"),
+    [(1, None, 32), (7, None, 5), (75, None, 32), (7, 10, 32), (32, 64, 5), (10, 5, 5)],
+)
 def test_any_batching_gives_the_scores_of_the_definition(teacher, dev, batch_size, window, group_size):
     student_logits = torch.randn(75, 2, generator=torch.Generator().manual_seed(0))
     losses = [task_loss, teacher_loss(student_logits)]

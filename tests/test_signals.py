@@ -98,7 +98,7 @@ def test_training_that_was_over_when_it_was_stopped_is_over_when_it_goes_on(tmp_
 
 @both_signals
 def test_a_stopped_command_goes_on_as_if_nothing_had_happened(workplace, capfd, number):
-    flags = ["--model_path", "teacher", "--num_train_epochs", "12", "--learning_rate", "1e-4", "--save_interval", "1"]
+    flags = ["--model_path", "teacher", "--num_train_epochs", "6", "--learning_rate", "1e-4", "--save_interval", "1"]
     flags += ["--num_patience_epochs", "0", "--use_cpu"]
     run_finetuning.main([*flags, "--output_dir", "undisturbed"])
     capfd.readouterr()

@@ -295,7 +295,7 @@ def logged(job) -> str:
 
 def test_a_stopped_job_waits_until_its_stage_has_saved(tasks):
     jobs = sweep.Jobs(sweep.parse_args(FLAGS))
-    job = jobs.submit(["sh", "-c", "trap 'sleep 2; echo saved; exit 1' TERM; echo began $$; sleep 60 & wait"], "")
+    job = jobs.submit(["sh", "-c", "trap 'sleep 1.3; echo saved; exit 1' TERM; echo began $$; sleep 60 & wait"], "")
     wait_until(lambda: job.paths.stdout.is_file() and "\nbegan" in job.paths.stdout.read_text())
     pid = int(job.paths.stdout.read_text().split("\nbegan")[1].split()[0])
     assert os.getsid(pid) == pid  # where a terminal's Ctrl-C does not reach it beside this stop
