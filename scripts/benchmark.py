@@ -123,6 +123,14 @@ def rewind(args, folder: Path, variant: str) -> dict[str, float]:
 
     Costs that a run has once, such as reading checkpoints, are left out: over so few updates they would weigh too much.
     """
+    results = rewinds(args, folder, variant, *(PAPER if variant == "paper" else [])).values()
+    training = sum(result["train_seconds"] for result in results)
+    seconds = training + sum(result["teacher_seconds"] for result in results)
+    return {"seconds": seconds, "steps_per_s": sum(result["updates"] for result in results) / training}
+
+
+def rewinds(args, folder: Path, variant: str, *flags: str) -> dict[str, dict]:
+    """Run stage 5 with these flags: teacher sparsity -> result, as its metrics.json has it."""
     if args.student_sparsity is None:
         source = "teacher"
         student = ["--student_layer", str(args.student_layer)]
@@ -138,17 +146,11 @@ def rewind(args, folder: Path, variant: str) -> dict[str, float]:
             *("--num_train_epochs", str(EPOCHS), "--num_patience_epochs", "0", "--overwrite"),
             *("--per_device_train_batch_size", str(BATCH_SIZE)),  # instead of the task's own
             *("--log_interval", (folder / "interval").read_text(), *student, *shared_flags(args)),
-            *(PAPER if variant == "paper" else []),
+            *flags,
         ]
     )
-
-    # read the seconds from its metrics.json
     [path] = (folder / variant).glob("*/*/metrics.json")
-    metrics = json.loads(path.read_text())
-    results = metrics["sparsity"].values()
-    training = sum(result["train_seconds"] for result in results)
-    seconds = training + sum(result["teacher_seconds"] for result in results)
-    return {"seconds": seconds, "steps_per_s": sum(result["updates"] for result in results) / training}
+    return json.loads(path.read_text())["sparsity"]
 
 
 def device_of(args) -> torch.device:
@@ -219,9 +221,9 @@ def padded_mask_gradients(model, dev, losses, width: int) -> list[list[torch.Ten
     return total
 
 
-def measure(argv: list[str], folder: Path, worker: str) -> dict[str, float]:
+def measure(argv: list[str], folder: Path, worker: str, script: str = __file__) -> dict[str, float]:
     """Make one measurement in a new process: its result, with the peak memory in MB, the GPU's if it uses one."""
-    command = [sys.executable, __file__, *argv, "--worker", worker, "--folder", str(folder)]
+    command = [sys.executable, script, *argv, "--worker", worker, "--folder", str(folder)]
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=output, stderr=errors)
         _, status, usage = os.wait4(process.pid, 0)

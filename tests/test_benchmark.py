@@ -1,6 +1,8 @@
 """The benchmark: both variants do the same work, and its last line is the result."""
 
 import json
+import shutil
+import sys
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from conftest import write_task
 from models.checkpoint import load_model
 from models.losses import task_loss
 from models.scores import WINDOW, mask_gradients
-from scripts import benchmark, product_rates
+from scripts import benchmark, benchmark_trainer, product_rates
 from utils.cache import load_examples
 from utils.tokenizer import load_tokenizer
 
@@ -98,3 +100,16 @@ def test_rates_of_products_are_of_the_shapes_and_the_faster_one_is_named(capsys,
     largest = dict(zip(kinds, map(float, lines[3].split(")")[1].split()), strict=True))
     float32 = max(largest[kind] for kind in kinds if kind != "bfloat16")
     assert largest[lines[8].split(", ")[1].split()[0]] == float32
+
+
+def test_a_rewind_with_transformers_trainer_makes_the_same_updates_and_evaluations(prepared, monkeypatch):
+    args, folder = prepared
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    args.device = "cpu"
+    benchmark_trainer.prepare(args, folder)
+    ours = benchmark_trainer.rewind(args, folder)
+    theirs = benchmark_trainer.rewind_with_trainer(args, folder, grouped=True)
+    assert {**ours, "seconds": 0} == {**theirs, "seconds": 0} == {"seconds": 0, "updates": 10, "evaluations": 1}
+    assert min(ours["seconds"], theirs["seconds"]) > 0

@@ -1,6 +1,7 @@
 """Exports have the logits of the checkpoint, cut or not; refused exports; the costs of a model."""
 
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from models.bert import PrunableBert
 from models.checkpoint import load_model
 from models.pruning import drop_layers, sort_units
 from models.units import CheckpointError, Units
-from scripts import export, inspect_model
+from scripts import budget, export, inspect_model
 from student import load_student
 from utils.errors import InputError
 
@@ -272,6 +273,12 @@ def test_a_budget_names_the_largest_students_that_fit(capsys):
     assert sizes["--student_sparsity", 0]["parameters"] == sizes["--student_layer", 3]["parameters"] == count(12, 96)
     inspect_model.main([*flags, f"{count(2, 16)}"])
     assert "no --student_layer fits, the smallest is --student_layer 1 (" in capsys.readouterr().out
+
+
+def test_units_of_a_budget():
+    found = [budget.parse_budget(text) for text in ("5_000", "800k", "1.5 M", "2B", "20ms")]
+    assert [one.parameters for one in found] == [5000, 800_000, 1_500_000, 2_000_000_000, math.inf]
+    assert [one.milliseconds for one in found] == [*[math.inf] * 4, 20]
 
 
 def test_a_budget_of_milliseconds_is_measured(capsys):
