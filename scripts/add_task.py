@@ -43,21 +43,23 @@ UNCUT = 10**6  # tokens; more than any text has
 def parse_args(argv=None):
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     add = parser.add_argument
-    add("name", help="of the task: letters, digits, _ and -")
+    add("name", help="name of the task, in letters, digits, _ and -")
     add("--train", required=True, help="file of the training set")
-    add("--dev", help="file of the dev set (default: rows of train)")
+    add("--dev", help="file of the dev set (default: split off train, see --dev_percent)")
     add("--test", help="file of the test set, with or without labels (default none)")
-    add("--text_columns", nargs="+", required=True, help="column of the text, or two columns of a pair of texts")
+    text = "column of the text, or two columns of a pair of texts"
+    add("--text_columns", nargs="+", required=True, metavar="COLUMN", help=text)
     add("--label_column", default="label", help="column of the labels (default label)")
     add("--regression", action="store_true", help="labels are numbers to be predicted (default: names of classes)")
     text = "lowest and highest label there can be with --regression (default those in train and dev)"
     add("--score_range", nargs=2, type=float, metavar=("LOWEST", "HIGHEST"), help=text)
     add("--metric", choices=tuple(METRICS), help="f1 is of the second class (default acc, or corr with --regression)")
     add("--data_dir", default="datasets", help="folder that gets the task's folder (default datasets)")
-    add("--dev_percent", type=number(int, 1, 50), default=10, help="of train's rows, without --dev (default 10)")
-    add("--seed", type=number(int, 0, 2**32 - 1), default=776, help="of their choice (default 776)")
+    text = "percent of train that become dev without --dev (default 10)"
+    add("--dev_percent", type=number(int, 1, 50), default=10, help=text)
+    add("--seed", type=number(int, 0, 2**32 - 1), default=776, help="seed that draws these rows (default 776)")
     add("--model_path", help="folder or hub name of a model whose tokens are counted (default: count words)")
-    text = f"tokens; how many texts are longer is counted (default {MAX_LENGTH})"
+    text = f"count the rows of more tokens, which training with this --max_length cuts (default {MAX_LENGTH})"
     add("--max_length", type=number(int, 4), default=MAX_LENGTH, help=text)
     add("--overwrite", action="store_true", help="replace the task if there is one of this name (default: an error)")
     add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
@@ -65,7 +67,7 @@ def parse_args(argv=None):
     if not is_own_name(args.name):
         parser.error(f"name: found {args.name!r}, expected letters, digits, _ and -, and none of GLUE's names")
     if args.score_range and not args.regression:
-        parser.error("--score_range: for --regression")
+        parser.error("--score_range: for --regression, which is not given")
     return args
 
 

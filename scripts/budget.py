@@ -115,7 +115,8 @@ def largest(sizes: list[Size], budget: Budget) -> list[str]:
     smallest = {flag: min(some, key=lambda size: size.parameters) for flag, some in by_flag.items()}
     if not any(size.fits(budget) for size in sizes):
         found = " and ".join(map(str, smallest.values()))
-        raise InputError(f"--budget {budget.text}: no student fits; the smallest are {found}")
+        unit = "" if budget.is_time else " parameters"
+        raise InputError(f"--budget {budget.text}{unit}: no student fits; the smallest are {found}")
     lines = []
     for flag, some in by_flag.items():
         fitting = [size for size in some if size.fits(budget)]

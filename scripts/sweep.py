@@ -56,18 +56,16 @@ def parse_args(argv=None):
     add = parser.add_argument_group("grid").add_argument
     add("--task_name", nargs="+", default=["rte"], help="GLUE's or own tasks (default rte)")
     add("--student_layer", nargs="*", type=number(int, 1), default=[], help="layer-dropped students (default none)")
-    add("--layer_choice", nargs="+", type=layer_choice, default=["first"], help="of those layers (default first)")
+    add("--layer_choice", nargs="+", type=layer_choice, default=["first"], help="what these keep (default first)")
     add("--student_sparsity", nargs="*", type=PERCENT, default=[], help="parameter-pruned students (default none)")
-    add("--lam", nargs="+", type=number(float, 0, 1), default=[0.5], help="(default 0.5)")
-    add(
-        "--score",
-        nargs="+",
-        choices=SCORES,
-        default=[SCORES[0]],
-        help="what teachers are sorted by; each lam is one of knowledgeable (default knowledgeable)",
-    )
-    add("--seed", nargs="+", type=number(int, 0, 2**32 - 1), default=[776], help="(default 776)")
-    add("--teacher_sparsity", nargs="+", type=PERCENT, default=list(range(0, 100, 10)), help="(default 0 10 ... 90)")
+    text = "shares of expressiveness in the knowledgeable score (default 0.5)"
+    add("--lam", nargs="+", type=number(float, 0, 1), default=[0.5], help=text)
+    text = "what teachers are sorted by; each lam is one of knowledgeable (default knowledgeable)"
+    add("--score", nargs="+", choices=SCORES, default=[SCORES[0]], help=text)
+    text = "seeds, each with a folder of its own (default 776)"
+    add("--seed", nargs="+", type=number(int, 0, 2**32 - 1), default=[776], help=text)
+    text = "percent of units cut from teachers (default 0 10 ... 90)"
+    add("--teacher_sparsity", nargs="+", type=PERCENT, default=list(range(0, 100, 10)), help=text)
     add = parser.add_argument_group("stages").add_argument
     add("--model_path", default="bert-base-uncased", help="where teachers start (default bert-base-uncased)")
     add("--data_dir", default="datasets", help="(default datasets)")
@@ -83,7 +81,7 @@ def parse_args(argv=None):
     text = "for the stages that train: --train_flags='--num_train_epochs 3' (default none)"
     add("--train_flags", type=stage_flags, default=[], help=text)
     add_unlabelled_flags(parser)
-    add("--score_split", choices=SCORE_SPLITS, default="dev", help="of stage 4 (default dev)")
+    add("--score_split", choices=SCORE_SPLITS, default="dev", help="rows that score units in stage 4 (default dev)")
     add("--spread", action="store_true", help="a cell for each teacher sparsity (default one for all of a student)")
     text = "drop the worse half of a student's rewinds at each rung, as run_rewinding.py --halving does (default off)"
     add("--halving", action="store_true", help=text)

@@ -281,9 +281,8 @@ def test_checkpoints_that_are_used_together_make_the_same_tokens(tmp_path):
 
 
 def test_a_name_that_is_not_in_the_hubs_cache_is_refused():
-    assert (
-        refusal("google/no-such-bert")
-        == "google/no-such-bert: neither vocab.txt nor tokenizer.json nor vocab.json, expected a tokenizer"
+    assert refusal("google/no-such-bert") == (
+        "google/no-such-bert: no such folder, and no such name on the hub or in its cache, expected a tokenizer"
     )
 
 

@@ -157,7 +157,10 @@ def _from_sentence_pieces(path: str) -> str:
     """The tokenizer.json that the transformers library makes of a SentencePiece model."""
     name = next((name for name in SENTENCE_PIECES if find(path, name) is not None), None)
     if name is None:
-        raise InputError(f"{path}: neither vocab.txt nor tokenizer.json nor vocab.json, expected a tokenizer")
+        missing = "neither vocab.txt nor tokenizer.json nor vocab.json"
+        if not Path(path).is_dir():
+            missing = "no such folder, and no such name on the hub or in its cache"
+        raise InputError(f"{path}: {missing}, expected a tokenizer")
     if missing := [package for package in ("sentencepiece", "google.protobuf") if not _is_installed(package)]:
         raise InputError(
             f"{path}: {name} without tokenizer.json; expected that, which AutoTokenizer saves, or the packages "
