@@ -32,6 +32,7 @@ from utils.errors import InputError
 from utils.files import lock, written_beside
 from utils.flags import number
 from utils.rows import OTHER_SEPARATORS, SUFFIXES, column_names, find_columns, listed, other_kind, read_columns
+from utils.submission import class_cells, prediction_header, score_cells
 from utils.tasks import SYNONYMS, TASKS
 
 CHUNK = 16  # batches that are tokenised, sorted by length, predicted and written at once
@@ -188,7 +189,7 @@ def destination(output: str) -> Iterator[TextIO]:
 def predict(student: Student, rows: Texts, stream: TextIO) -> int:
     """Write the predictions of all rows; how many rows were cut to the student's length, or just as long."""
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("label", *(f"probability of {name}" for name in student.labels)) if student.labels else ("score",))
+    writer.writerow(prediction_header(student.labels))
     full_length = 0
     while chunk := list(itertools.islice(rows, CHUNK * student.batch_size)):
         examples = student.tokenise(chunk)
@@ -197,11 +198,11 @@ def predict(student: Student, rows: Texts, stream: TextIO) -> int:
     return full_length
 
 
-def _cells(prediction: Prediction | float) -> tuple[Any, ...]:
+def _cells(prediction: Prediction | float) -> list[str]:
     """A row of the output."""
     if isinstance(prediction, float):
-        return (f"{prediction:.6g}",)
-    return (prediction.label, *(f"{share:.6f}" for share in prediction.probabilities.values()))
+        return score_cells(prediction)
+    return class_cells(prediction.label, prediction.probabilities.values())
 
 
 @entry_point

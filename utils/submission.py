@@ -1,6 +1,7 @@
 """Files of predictions of a test set: for GLUE's server, or of an own task."""
 
 import csv
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,15 +40,28 @@ def write_predictions(path: Path, task: Task, logits: np.ndarray) -> None:
         logits: (N, C), in file order.
     """
     if task.labels:
-        header = ["label", *(f"probability of {label}" for label in task.labels)]
-        rows = [[task.labels[row.argmax()], *(f"{probability:.6f}" for probability in row)] for row in _softmax(logits)]
+        rows = [class_cells(task.labels[row.argmax()], row) for row in _softmax(logits)]
     else:
-        header = ["score"]
-        rows = [[f"{score:.6g}"] for score in task.from_model(np.clip(logits[:, 0].astype(float), *SCORE_RANGE))]
+        rows = map(score_cells, task.from_model(np.clip(logits[:, 0].astype(float), *SCORE_RANGE)))
     with written_beside(path) as beside, open(beside, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
+        writer.writerow(prediction_header(task.labels))
         writer.writerows(rows)
+
+
+def prediction_header(labels: Sequence[str]) -> list[str]:
+    """The columns of a file of predictions; no labels are regression."""
+    return ["label", *(f"probability of {label}" for label in labels)] if labels else ["score"]
+
+
+def class_cells(label: str, probabilities: Iterable[float]) -> list[str]:
+    """A row of a file of predictions: the label, and the probability of each class in the header's order."""
+    return [label, *(f"{probability:.6f}" for probability in probabilities)]
+
+
+def score_cells(score: float) -> list[str]:
+    """A row of a file of predictions of a regression."""
+    return [f"{score:.6g}"]
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
