@@ -11,7 +11,6 @@ scripts/export.py wrote, which onnxruntime computes if it is ONNX.
 """
 
 import copy
-import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +33,8 @@ from utils.readers import Split
 from utils.reading import check_token_types, limits
 from utils.rows import shown
 from utils.settings import SETTINGS
-from utils.tasks import SCORE_RANGE
+from utils.task_file import is_range
+from utils.tasks import SCORE_RANGE, rescale
 from utils.tokenizer import Tokenizer, load_tokenizer
 from utils.tokenizer_files import find_object
 
@@ -122,9 +122,7 @@ class Student:
         """Scores (N,) as the data has them; the model learns and predicts them on the scale of SCORE_RANGE."""
         if self.score_range is None:
             return predicted
-        lowest, highest = SCORE_RANGE
-        share = (np.clip(predicted, lowest, highest) - lowest) / (highest - lowest)
-        return self.score_range[0] + share * (self.score_range[1] - self.score_range[0])
+        return rescale(np.clip(predicted, *SCORE_RANGE), SCORE_RANGE, self.score_range)
 
 
 def load_student(path: str | Path, device: str | torch.device | None = None, batch_size: int = 32) -> Student:
@@ -157,12 +155,12 @@ def _load(path: str, device: str | torch.device | None) -> Any:
     is_onnx = Path(path, ONNX).is_file() and not has_weights(Path(path))
     device = device or ("cuda" if torch.cuda.is_available() and not is_onnx else "cpu")
     try:
-        place = torch.empty(0, device=device).device
+        torch_device = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # of a torch without CUDA, too
         raise InputError(f"device {device}: {str(error).splitlines()[0]}") from error
     if not is_onnx:
-        return load_model(path).to(place)
-    if place.type != "cpu":
+        return load_model(path).to(torch_device)
+    if torch_device.type != "cpu":
         raise InputError(f"{path}: exported to ONNX, which is computed on the CPU; found device {device}")
     return load_onnx(path)
 
@@ -183,8 +181,7 @@ def _score_range(path: str, config: dict[str, Any]) -> tuple[float, float] | Non
     if found is None:
         names = config.get("id2label") or {}
         return SCORE_RANGE if list(names.values()) == [SCORE] else None
-    are_numbers = isinstance(found, list) and all(isinstance(end, int | float) for end in found)
-    if not are_numbers or len(found) != 2 or not -math.inf < found[0] < found[1] < math.inf:
+    if not is_range(found):
         raise InputError(f"{path}: score_range {found} of config.json: expected the lowest and the highest score")
     return found[0], found[1]
 

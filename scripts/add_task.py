@@ -187,7 +187,9 @@ def lengths_table(parts: dict[str, Split], args: argparse.Namespace) -> str:
         tokenizer = load_tokenizer(args.model_path)
         lengths = {name: tokenise(part, tokenizer, UNCUT).lengths.numpy() for name, part in parts.items()}
     else:
-        lengths = {name: np.array([len(" ".join(row).split()) for row in rows(part)]) for name, part in parts.items()}
+        lengths = {
+            name: np.array([len(" ".join(row).split()) for row in texts_of(part)]) for name, part in parts.items()
+        }
     unit = "tokens" if args.model_path else "words"
     header = ["split", "rows", f"mean {unit}", f"most {unit}"]
     lengths = {name: lengths[name] for name in SPLITS if name in lengths}
@@ -199,7 +201,7 @@ def lengths_table(parts: dict[str, Split], args: argparse.Namespace) -> str:
     return table(header, lines)
 
 
-def rows(part: Split) -> list[tuple[str, ...]]:
+def texts_of(part: Split) -> list[tuple[str, ...]]:
     """The texts of each row."""
     return list(zip(part.first, *filter(None, [part.second]), strict=True))
 
@@ -223,9 +225,9 @@ def labels_table(parts: dict[str, Split], task: Task) -> str:
 
 def notes(parts: dict[str, Split], task: Task) -> Iterator[str]:
     """What may be wrong with the data: rows that splits share, and labels that are almost the same."""
-    train = set(rows(parts["train"]))
+    train = set(texts_of(parts["train"]))
     for name in ("dev", "test"):
-        shared = [row for row in rows(parts[name]) if row in train] if name in parts else []
+        shared = [row for row in texts_of(parts[name]) if row in train] if name in parts else []
         if shared:
             yield f"{len(shared)} rows of {name} are in train, too, the first {' | '.join(map(shown, shared[0]))}"
     folded = Counter(label.casefold() for label in task.labels)
@@ -254,8 +256,8 @@ def main(argv=None):
     if not args.dev:
         train = parts["train"]
         dev = dev_rows(train, task, args.dev_percent, args.seed, sources["train"])
-        stay = sorted(set(range(len(train.first))) - set(dev))
-        parts |= {"train": rows_of(train, stay), "dev": rows_of(train, dev)}
+        remaining = sorted(set(range(len(train.first))) - set(dev))
+        parts |= {"train": rows_of(train, remaining), "dev": rows_of(train, dev)}
     report = [lengths_table(parts, args), labels_table(parts, task), *notes(parts, task)]
 
     # another process may be adding a task of this name, or have added it

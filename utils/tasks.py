@@ -16,6 +16,13 @@ from utils.rows import SUFFIXES, listed
 SCORE_RANGE = (0, 5)  # of STS-B's labels, and of what a model learns and predicts in any regression
 
 
+def rescale(score: Any, before: tuple[float, float], after: tuple[float, float]) -> Any:
+    """A score, or an array of scores, of the range `before` (lowest, highest) on the range `after`."""
+    if before == after:  # not a rounding error away
+        return score
+    return after[0] + (score - before[0]) / (before[1] - before[0]) * (after[1] - after[0])
+
+
 class Sizes(NamedTuple):
     """Task-specific defaults of the training flags of the same names."""
 
@@ -71,16 +78,11 @@ class Task(NamedTuple):
 
     def to_model(self, score: float) -> float:
         """A label of regression on the scale of SCORE_RANGE, for which the learning rates are made."""
-        return self._rescaled(score, self.score_range, SCORE_RANGE)
+        return rescale(score, self.score_range, SCORE_RANGE)
 
     def from_model(self, predictions: Any) -> Any:
         """An array (N,) of predicted scores on the scale of the labels; of class ids as it is."""
-        return predictions if self.labels else self._rescaled(predictions, SCORE_RANGE, self.score_range)
-
-    def _rescaled(self, score: Any, before: tuple[float, float], after: tuple[float, float]) -> Any:
-        if before == after:  # not a rounding error away
-            return score
-        return after[0] + (score - before[0]) / (before[1] - before[0]) * (after[1] - after[0])
+        return predictions if self.labels else rescale(predictions, SCORE_RANGE, self.score_range)
 
     @property
     def definition(self) -> dict[str, Any]:
