@@ -31,6 +31,7 @@ from utils.arguments import Parser
 from utils.errors import InputError
 from utils.files import lock, written_beside
 from utils.flags import number
+from utils.readers import check_texts
 from utils.rows import OTHER_SEPARATORS, SUFFIXES, column_names, find_columns, listed, other_kind, read_columns
 from utils.submission import class_cells, prediction_header, score_cells
 from utils.tasks import SYNONYMS, TASKS
@@ -126,9 +127,7 @@ def _default_reader(path: Path, of_task: TaskColumns) -> Callable[[], Texts]:
 def _column_texts(path: Path, columns: Sequence[str], **options: Any) -> Texts:
     """The texts in these columns, row after row; `options` as read_columns takes them."""
     for line, fields in read_columns(path, columns, **options):
-        for name, field in zip(columns, fields, strict=True):
-            if not field.strip():
-                raise InputError(f"{path} line {line}: nothing in the column {name!r}, expected a text")
+        check_texts(fields, columns, f"{path} line {line}")
         yield tuple(fields)
 
 

@@ -118,7 +118,7 @@ BAD = {
     "half a pair": ("a.txt", b"w1\tw2\nw3\n", [], "a.txt line 2: 1 texts separated by tabs, expected 2"),
     "three texts": ("a.txt", b"w1\tw2\tw3\n", [], "a.txt line 1: 3 texts separated by tabs, expected 2"),
     "encoding": ("a.txt", b"w1\n\xff\n", [], "a.txt line 2: not UTF-8 text"),
-    "empty field": ("a.csv", b"a,b\nw1,w2\nw1, \n", ["a", "b"], "a.csv line 3: nothing in the column 'b'"),
+    "empty field": ("a.csv", b"a,b\nw1,w2\nw1, \n", ["a", "b"], "a.csv line 3: b is empty, expected a text"),
     "unknown column": ("a.csv", b"a,b\nw1,w2\n", ["a", "c"], "a.csv line 1: columns 'a', 'b', expected 'a', 'c'"),
     "which column": ("a.csv", b"a,b\nw1,w2\n", [], "a.csv: columns 'a', 'b'; --text_columns names those"),
     "semicolons": ("a.csv", b"a;b\nw1;w2\n", [], "a.csv: columns 'a;b'; --text_columns names those"),

@@ -4,6 +4,7 @@ train = read_split("rte", "datasets", "train")
 """
 
 import logging
+from collections.abc import Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -113,8 +114,7 @@ def read_own(path: Path, task: Task, split: str, max_examples: int | None = None
     quoted: list[int] = []  # line of each field in a CSV writer's quotes, which .tsv files do not have
     for line, row in islice(read_columns(path, columns), max_examples):
         texts.append(row[: len(task.text)])
-        if not all(texts[-1]):
-            raise InputError(f"{path} line {line}: {task.text[texts[-1].index('')]} is empty, expected a text")
+        check_texts(texts[-1], task.text, f"{path} line {line}")
         labels.append(0.0 if split == "test" else _label(row[-1], task, path, line))
         if path.suffix.lower() == ".tsv":
             quoted += [line for text in texts[-1] if is_quoted(text)]
@@ -134,6 +134,29 @@ def _as_split(path: Path, task: Task, texts: list[list[str]], labels: list[float
     """
     if not texts:
         raise InputError(f"{path}: no rows, expected examples of {task.title}")
+    warn_of_quotes(path, quoted)
+    first, *second = map(list, zip(*texts, strict=True))
+    return Split(first, second[0] if second else None, labels)
+
+
+def check_texts(texts: Sequence[str], columns: Sequence[str], location: str) -> None:
+    """Check that no text of a row is empty.
+
+    Args:
+        texts: of the row.
+        columns: their names.
+        location: file and line, for the message.
+
+    Raises:
+        InputError: one is empty, or nothing but white space.
+    """
+    for name, text in zip(columns, texts, strict=True):
+        if not text.strip():
+            raise InputError(f"{location}: {name} is empty, expected a text")
+
+
+def warn_of_quotes(path: Path, quoted: Sequence[int]) -> None:
+    """A warning that fields of a .tsv file are in a CSV writer's quotes; `quoted` has the line of each of them."""
     if quoted:
         logger.warning(
             "%s: %d fields with a CSV writer's quotes, the first in line %d, read as they stand: write it unquoted",
@@ -141,8 +164,6 @@ def _as_split(path: Path, task: Task, texts: list[list[str]], labels: list[float
             len(quoted),
             quoted[0],
         )
-    first, *second = map(list, zip(*texts, strict=True))
-    return Split(first, second[0] if second else None, labels)
 
 
 def _columns(path: Path, task_name: str, split: str, head: tuple[int, list[str]]) -> Columns:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from utils.batches import NO_LABEL, Examples, lacks_label
 from utils.errors import InputError
-from utils.readers import Split
+from utils.readers import Split, check_texts, warn_of_quotes
 from utils.rows import SUFFIXES, column_names, is_quoted, listed, other_kind, read_columns, tsv_rows
 from utils.tasks import SYNONYMS, Task
 
@@ -69,14 +69,11 @@ def _columns(path: Path, task: Task) -> list[list[str]]:
     quoted = []  # line of each field in a CSV writer's quotes, which .tsv files do not have
     synonyms = {} if task.is_own else SYNONYMS
     for line, row in read_columns(path, task.text, synonyms):
-        if "" in row:
-            raise InputError(f"{path} line {line}: {task.text[row.index('')]} is empty, expected a text")
+        check_texts(row, task.text, f"{path} line {line}")
         if path.suffix.lower() == ".tsv":
             quoted += [line for text in row if is_quoted(text)]
         texts.append(row)
-    if quoted:
-        fields = f"{len(quoted)} fields with a CSV writer's quotes, the first in line {quoted[0]}"
-        logger.warning("%s: %s, read as they stand: write it unquoted", path, fields)
+    warn_of_quotes(path, quoted)
     left_out = [name for name in column_names(path) if synonyms.get(name, name) not in task.text]
     logger.info("%s: read %s; left out: %s", path, listed(task.text), listed(left_out) or "none")
     return texts
