@@ -1,5 +1,6 @@
 """Small checkpoints and GLUE files that the tests make for themselves, without a network."""
 
+import json
 import multiprocessing
 import os
 
@@ -46,6 +47,13 @@ def small_config(**changes) -> BertConfig:
 def write_vocabulary(folder: Path) -> None:
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer", "do_lower_case": true}')
+
+
+def edit_config(folder: Path, **changes) -> None:
+    """Change keys of config.json; None removes one."""
+    config = {**json.loads((folder / "config.json").read_text()), **changes}
+    config = {key: value for key, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def random_batch(config: BertConfig, rows: int = 5, width: int = 11) -> tuple[torch.Tensor, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_batch, refused, small_config
+from conftest import edit_config, random_batch, refused, small_config
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, BertForMultipleChoice, BertForSequenceClassification
@@ -22,13 +22,6 @@ from utils.tokenizer import load_tokenizer
 
 LABELS = ("not_entailment", "entailment")
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 440473133\n"
-
-
-def edit_config(folder: Path, **changes) -> None:
-    """Change keys of config.json; None removes one."""
-    config = {**json.loads((folder / "config.json").read_text()), **changes}
-    config = {key: value for key, value in config.items() if value is not None}
-    (folder / "config.json").write_text(json.dumps(config))
 
 
 def edit_weights(folder: Path, edit) -> None:

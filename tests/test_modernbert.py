@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import refused, write_task, write_vocabulary
+from conftest import edit_config, refused, write_task, write_vocabulary
 from test_families import assert_cut_is_masked
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, ModernBertConfig, ModernBertModel
@@ -70,12 +70,6 @@ def library_model(folder: Path, attention: str = "sdpa", **changes) -> Library:
 def our_model(folder: Path, **changes) -> PrunableModernBert:
     library_model(folder, **changes)
     return load_model(str(folder), LABELS)
-
-
-def edit_config(folder: Path, **changes) -> None:
-    """Change keys of config.json; None removes one."""
-    config = {**json.loads((folder / "config.json").read_text()), **changes}
-    (folder / "config.json").write_text(json.dumps({k: value for k, value in config.items() if value is not None}))
 
 
 def padded(rows: int = 5, width: int = 30) -> tuple[torch.Tensor, ...]:
