@@ -136,6 +136,7 @@ def test_every_checkpoint_has_a_model_card_and_a_tracker_logs_curves(workplace):
     assert "This is a student for RTE, distilled from the dense teacher." in card
     assert f"| its teacher's | acc {metrics['teacher']['acc']:.4f} |" in card
     assert "`from models import load_model`" in card
+    assert "`from student import load_student`" in card
     assert f"| metrics | acc {metrics['report']['acc']:.4f} |" in card
     assert "| layers | 2 |" in card
     assert "| --learning_rate | 0.001 |" in card
