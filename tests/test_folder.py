@@ -236,6 +236,15 @@ def test_what_stops_left_beside_a_finished_checkpoint_goes_without_training(work
     assert weights_made(TRIAL) == made
 
 
+def test_a_checkpoint_that_a_kill_left_moved_aside_is_put_back_and_not_made_again(workplace):
+    run_distillation.main([*FLAGS, *PATHS])
+    made = weights_made(TRIAL)
+    (TRIAL / "ckpt").rename(TRIAL / ".ckpt.old")
+    run_distillation.main([*FLAGS, *PATHS])
+    assert weights_made(TRIAL) == made
+    assert not (TRIAL / ".ckpt.old").exists()
+
+
 def test_overwriting_one_sparsity_leaves_the_others_of_the_same_settings(rewind):
     rewind("0", "50")
     made = weights_made(REWIND)
