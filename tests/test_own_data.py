@@ -505,3 +505,16 @@ def test_the_benchmark_draws_rows_of_an_own_task(in_tmp_path):
     header, lines = benchmark.train_lines(path, find_task("mine", "datasets"))
     assert header == []
     assert [json.loads(line) for line in lines] == [dict(row) for row in read_csv(path)]
+
+
+@pytest.mark.parametrize(("suffix", "is_warned"), [("tsv", True), ("csv", False)])
+def test_quotes_of_a_csv_writer_in_a_file_that_has_no_quoting_are_warned_of(in_tmp_path, caplog, suffix, is_warned):
+    folder = Path("datasets/films")
+    folder.mkdir(parents=True)
+    (folder / "task.json").write_text(json.dumps(definition()))
+    separator = "," if suffix == "csv" else "\t"
+    lines = [separator.join(row) for row in (("text", "label"), ('"so ""good"""', "a"), ("bad", "b"))]
+    (folder / f"train.{suffix}").write_text("\n".join(lines) + "\n")
+    first = read_split("films", "datasets", "train").first
+    assert first == ['so "good"' if suffix == "csv" else '"so ""good"""', "bad"]
+    assert ("1 fields with a CSV writer's quotes, the first in line 2" in caplog.text) == is_warned
