@@ -40,7 +40,7 @@ def parse_args(argv=None):
         parser, args, teacher_model_path="sparsification", student_model_path=paths.student_source(args)
     )
     if args.halving is not None:
-        args.halving = sorted(args.halving) or paths.teacher_sparsities(args, read_config(args.teacher_model_path))
+        args.halving = sorted(set(args.halving)) or paths.teacher_sparsities(args, read_config(args.teacher_model_path))
     return args
 
 

@@ -17,8 +17,12 @@ import run_finetuning
 import run_rewinding
 import run_sparsification
 from scripts import replay_halving
+from utils.files import write_json
+from utils.folder import RunFolder
 from utils.halving import dropped_at, rung_updates
 from utils.paths import checkpoint_name
+from utils.resume import StateFile
+from utils.settings import run_id
 
 QUICK = ["--num_train_epochs", "4", "--learning_rate", "1e-3", "--log_interval", "2", "--num_patience_epochs", "0"]
 FLAGS = ["--student_layer", "2", *QUICK, "--teacher_sparsity"]
@@ -36,6 +40,7 @@ def test_rungs_are_evaluated_updates():
     assert rung_updates((0.125, 0.25, 0.5), total=100, interval=10) == [20, 30, 50, 100]
     assert rung_updates((0.5, 0.95), total=10, interval=10) == [10]
     assert rung_updates((), total=7, interval=3) == [7]
+    assert rung_updates((0, 0.5, 1), total=20, interval=5) == [10, 20]
 
 
 def test_the_better_half_stays_and_of_equals_the_denser_teacher():
@@ -136,11 +141,40 @@ def test_commands_that_share_a_halved_sweep_wait_for_each_other(teacher, capsys)
     assert_halved("spread")
 
 
+def test_a_student_that_another_command_finishes_meanwhile_has_its_history(tmp_path, monkeypatch):
+    folder, settings = RunFolder(tmp_path), {"seed": 1, "inputs": {}}
+    state = folder.beside("ckpt_0", "state")
+    is_file = Path.is_file
+
+    def finished_meanwhile(path: Path) -> bool:
+        """Path.is_file, before which the checkpoint is renamed into place and then its state removed."""
+        if path == state and state.exists():
+            (tmp_path / "made").rename(tmp_path / "ckpt_0")
+            state.unlink()
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", finished_meanwhile)
+    for look in (
+        lambda: folder.history("ckpt_0", settings) == history(u10=0.5, u20=0.7),
+        lambda: folder.has_reached("ckpt_0", 30, settings),
+    ):
+        (tmp_path / "made").mkdir()
+        write_json(tmp_path / "made" / "args.json", settings)
+        write_json(tmp_path / "made" / "metrics.json", {"history": history(u10=0.5, u20=0.7)})
+        content = {"progress": {"history": history(u10=0.5)}}
+        StateFile(state, run_id=run_id(settings)).save(content, torch.device("cpu"))
+        assert look()
+        assert not state.exists()
+        shutil.rmtree(tmp_path / "ckpt_0")
+
+
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
         (["0", "--halving_rungs", "0.5"], "--halving_rungs: found without --halving"),
         (["0", "--halving", "--halving_rungs", "1.5"], "--halving_rungs: found '1.5'"),
+        (["0", "--halving", "--halving_rungs", "0.5", "0"], "--halving_rungs: found 0.0, expected shares above 0 and"),
+        (["0", "--halving", "--halving_rungs", "1"], "--halving_rungs: found 1.0, expected shares above 0 and below 1"),
         (["20", "--halving", "0", "10"], "--teacher_sparsity: found 20, expected one of --halving"),
     ],
 )

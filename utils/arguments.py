@@ -184,7 +184,7 @@ def add_halving_flags(parser: Parser) -> None:
         "successive halving: the worse half of the students is dropped at each rung"
     ).add_argument
     text = "drop students early; of several commands that share a sweep, all name all its teacher sparsities here"
-    add("--halving", nargs="*", type=sparsity, help=f"{text} (default off; alone: those of this command)")
+    add("--halving", nargs="*", type=number(int, 0, 99), help=f"{text} (default off; alone: those of this command)")
     text = "shares of the updates at which students are compared (default 0.125 0.25 0.5)"
     add("--halving_rungs", nargs="+", type=number(float, 0, 1), help=text)
 
@@ -193,6 +193,9 @@ def add_halving_flags(parser: Parser) -> None:
             parser.error("--halving_rungs: found without --halving")
         if args.halving is not None:
             args.halving_rungs = sorted(set(args.halving_rungs or RUNGS))
+        without_effect = [share for share in args.halving_rungs or () if share in (0, 1)]
+        if without_effect:
+            parser.error(f"--halving_rungs: found {without_effect[0]}, expected shares above 0 and below 1")
         if args.halving and not args.teacher_sparsity:
             parser.error(
                 "--halving: found teacher sparsities, expected those of this command in --teacher_sparsity, too"

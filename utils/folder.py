@@ -110,17 +110,17 @@ class RunFolder:
 
     def history(self, name: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
         """The evaluations so far of a training with these settings, finished or not; [] if there are none."""
+        # the state first: another process removes it once its checkpoint is there
+        so_far = _state_history(self.beside(name, "state"), run_id(settings))
         if self.state(name, settings) in (State.FINISHED, State.DIVERGED):
             return self.result(name)["history"]
-        state_file = self.beside(name, "state")
-        return StateFile.history_of(state_file) if _run_id_of(state_file) == run_id(settings) else []
+        return so_far
 
     def has_reached(self, name: str, update: int, settings: dict[str, Any]) -> bool:
         """Whether a training with these settings is finished, or was evaluated at this update or later."""
-        if self.state(name, settings) in (State.FINISHED, State.DIVERGED):
-            return True
         history = self.history(name, settings)
-        return bool(history) and history[-1]["update"] >= update
+        is_there = bool(history) and history[-1]["update"] >= update
+        return is_there or self.state(name, settings) in (State.FINISHED, State.DIVERGED)
 
     def is_locked(self, name: str) -> bool:
         """Whether another process is writing this checkpoint."""
@@ -228,6 +228,14 @@ def _run_id_of(state_file: Path) -> str | None:
         return StateFile.run_id_of(state_file)
     except InputError:
         return None
+
+
+def _state_history(state_file: Path, of_run: str) -> list[dict[str, Any]]:
+    """The evaluations in a run's state file; [] if the file is another run's, damaged, or was removed just now."""
+    try:
+        return StateFile.history_of(state_file) if StateFile.run_id_of(state_file) == of_run else []
+    except InputError:
+        return []
 
 
 def checkpoint_settings(path: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def rung_updates(shares: Iterable[float], total: int, interval: int) -> list[int
         interval: updates between evaluations; rungs are its multiples.
     """
     rungs = {interval * math.ceil(share * total / interval) for share in shares}
-    return [*sorted(rung for rung in rungs if rung < total), total]
+    return [*sorted(rung for rung in rungs if 0 < rung < total), total]
 
 
 def value_at(history: Sequence[Mapping], rung: int, metric: str) -> float:
