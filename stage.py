@@ -231,7 +231,11 @@ class Stage(Run):
     def rungs(self, data: Data) -> list[int]:
         """The updates at which --halving compares students, and the last update, which is all without it."""
         schedule = Schedule.of(arguments.recipe(self.args), data.train)
-        return rung_updates(self.args.halving_rungs or (), schedule.total, schedule.interval)
+        *rungs, total = rung_updates(self.args.halving_rungs or (), schedule.total, schedule.interval)
+        if self.args.halving:
+            compared = ", ".join(map(str, rungs)) or "none: no update before the last is evaluated"
+            logger.info("--halving: of %d updates students are compared after %s", total, compared)
+        return [*rungs, total]
 
     # save and finish
 

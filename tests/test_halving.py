@@ -108,11 +108,19 @@ def test_students_pause_at_each_rung_and_those_that_go_on_end_as_in_the_full_swe
     assert_halved("halved")
     dropped = [f"{s} % after update {result['dropped_at']}" for s, result in results("halved").items()]
     noted = ", ".join(text for text in dropped if "None" not in text)
-    assert f"dropped early, with their best metric until then: {noted}\n" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "--halving: of 16 updates students are compared after 2, 4, 8\n" in printed
+    assert f"dropped early, with their best metric until then: {noted}\n" in printed
     run_rewinding.main(halving)
     assert "finished before with the same arguments" in capsys.readouterr().out
     line = refused(run_rewinding, capsys, *FLAGS, "0", "--output_dir", "halved/rewind")
     assert "--halving [0, 50, 90], now None" in line
+
+
+def test_halving_that_drops_nobody_says_so(teacher, capsys):
+    run_rewinding.main([*FLAGS, "0", "90", "--halving", "--log_interval", "16", "--output_dir", "rare/rewind"])
+    line = "--halving: of 16 updates students are compared after none: no update before the last is evaluated\n"
+    assert line in capsys.readouterr().out
 
 
 def test_a_halved_sweep_that_is_killed_goes_on(teacher):
