@@ -25,6 +25,7 @@ from models.losses import task_loss
 from scripts import chaos
 from utils.errors import InputError
 from utils.resume import StateFile
+from utils.settings import differences, run_id, settings
 from utils.training import fit
 
 FLAGS = ["--num_train_epochs", "3", "--learning_rate", "1e-3", "--log_interval", "4", "--save_interval", "1"]
@@ -163,6 +164,20 @@ def test_finished_work_is_reused_and_overwrite_starts_afresh(workplace, capsys):
     run_distillation.main([*FLAGS, *PATHS, "--overwrite", "--seed", "1"])
     assert json.loads((folder / "args.json").read_text())["seed"] == 1
     assert (folder / "metrics.json").stat().st_mtime_ns > before[folder / "metrics.json"]
+
+
+def test_inputs_under_another_path_are_the_same_run(workplace):
+    Path("more.jsonl").write_text('{"sentence1": "w1", "sentence2": "w2"}\n')
+    words = [*PATHS, "--unlabelled", "more.jsonl"]
+    paths = {"teacher": str(Path("teacher").absolute()), "more.jsonl": "./more.jsonl"}
+    before, now = (
+        settings(run_distillation.parse_args(flags)) for flags in (words, [paths.get(word, word) for word in words])
+    )
+    assert before["unlabelled"] != now["unlabelled"]
+    assert not differences(before, now)
+    assert run_id(before) == run_id(now)
+    Path("more.jsonl").write_text('{"sentence1": "w1", "sentence2": "w3"}\n')
+    assert run_id(settings(run_distillation.parse_args(words))) != run_id(before)
 
 
 def test_other_arguments_and_changed_inputs_are_refused_by_name(workplace, capsys):

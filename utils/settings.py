@@ -83,7 +83,8 @@ def _format_entry(value: Any) -> str:
 
 def run_id(now: dict[str, Any]) -> str:
     """A digest of the settings that influence the result; equal for two runs without `differences`."""
-    content = {name: value for name, value in now.items() if name not in WITHOUT_EFFECT}
+    left_out = {*WITHOUT_EFFECT, *now["inputs"]}  # of inputs the content counts, not the path
+    content = {name: value for name, value in now.items() if name not in left_out}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
