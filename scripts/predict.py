@@ -161,6 +161,8 @@ def _line_texts(file: BinaryIO, name: str, expected: int) -> Texts:
             text = line.decode("utf-8-sig" if line_number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise InputError(f"{location}: not UTF-8 text ({error.reason})") from None
+        if line_number == 1 and (kind := other_kind([text])):
+            raise InputError(f"{location}: {kind}, expected a text a line")
         texts = tuple(part.strip() for part in text.split("\t"))
         expected = expected or min(len(texts), 2)
         if len(texts) != expected:

@@ -125,6 +125,7 @@ BAD = {
     "torn quote": ("a.csv", b'text\nw1\n"w2\n', [], "a.csv line 3: a torn quote"),
     "columns of lines": ("a.txt", b"w1\n", ["a"], "--text_columns: for .csv, .tsv, .jsonl, found lines of text"),
     "another suffix": ("a.pdf", b"w1\n", [], "a.pdf: expected a file whose name ends in .csv, .tsv, .jsonl or .txt"),
+    "lines in UTF-16": ("a.txt", "w1\nw2\n".encode("utf-16-le"), [], "a.txt line 1: text in UTF-16 instead of UTF-8"),
     "web page": ("a.tsv", b"<html>\n<body>\n", [], "a.tsv: an HTML page, expected texts"),
 }
 

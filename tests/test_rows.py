@@ -85,7 +85,8 @@ def test_empty_fields_are_rows_and_blank_lines_are_not(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "text,label\na,b\n".encode("utf-16-le"), r"a\.csv line 1: not UTF-8 text but UTF-16"),
+        ("a.csv", "text,label\na,b\n".encode("utf-16-le"), r"a\.csv line 1: text in UTF-16 instead of UTF-8"),
+        ("a.tsv", "text\tlabel\na\tb\n".encode("utf-16-be"), r"a\.tsv line 1: text in UTF-16 instead of UTF-8"),
         ("a.csv", 'text,label\nfine,a\n"torn,a\nnext,b\n', r"a\.csv line 3: a torn quote"),
         ("a.csv", 'text,label\n"torn,a\n"next",b\n', r"a\.csv line 2: a torn quote"),
         ("a.csv", "text,label\na,b,c\n", r"a\.csv line 2: 3 columns, expected 2"),
@@ -105,7 +106,8 @@ def test_empty_fields_are_rows_and_blank_lines_are_not(tmp_path):
         ("a.jsonl", '[{"text": "a"}]\n', r"line 1: '\[.*', expected a JSON object a line"),
         ("a.jsonl", '{"text": "a",\n"label": 1}\n', r"a\.jsonl line 1: .*, expected a JSON object a line"),
         ("a.jsonl", "[" * 100_000 + "\n", r"a\.jsonl line 1: .*, expected a JSON object a line"),
-        ("a.jsonl", '{"text": null, "label": 1}\n', r"line 1: text is null, expected a text or a number"),
+        ("a.jsonl", '{"text": null, "label": 1}\n', r"line 1: text is null or NaN, expected a text or"),
+        ("a.jsonl", '{"text": NaN, "label": 1}\n', r"line 1: text is null or NaN, expected a text or a number"),
         ("a.jsonl", '{"text": ["a"], "label": 1}\n', r"line 1: text is a list, expected"),
         ("a.jsonl", '{"text": "a", "label": {"a": 1}}\n', r"line 1: label is an object, expected"),
         ("a.jsonl", '{"text": "\\ud800", "label": 1}\n', r"line 1: text is .*lone surrogate"),

@@ -117,7 +117,12 @@ def test_a_file_that_is_missing_or_not_there_to_be_read_is_refused(workplace, ca
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("\n \n", "no rows"), ("<!DOCTYPE html>\n<p>", "an HTML page, expected a text a line"), (b"a\n\xff", "line 2")],
+    [
+        ("\n \n", "no rows"),
+        ("<!DOCTYPE html>\n<p>", "an HTML page, expected a text a line"),
+        (b"a\n\xff", "line 2"),
+        ("w1 w2\nw3\n".encode("utf-16-le"), "text in UTF-16 instead of UTF-8, expected a text a line"),
+    ],
 )
 def test_a_file_of_lines_that_holds_something_else_is_refused(tmp_path, content, message):
     path = tmp_path / "lines.txt"

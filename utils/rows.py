@@ -18,8 +18,9 @@ from utils.errors import InputError
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 SEPARATORS = {".csv": ",", ".tsv": "tab"}
 OTHER_SEPARATORS = {";": ";", "\t": "tab", ",": ","}  # that a header may have instead -> their names in a message
-OTHER_KINDS = {  # files that failed downloads leave instead of a table -> pattern of their first line
+OTHER_KINDS = {  # files without a table, such as failed downloads leave -> pattern of their first line
     "a git-lfs pointer, to be fetched with git lfs pull": re.compile(r"version https://git-lfs\.github\.com/spec/"),
+    "text in UTF-16 instead of UTF-8": re.compile("[^\0]?\0"),
     "an HTML page": re.compile(r"<(!doctype|html|head|body|\?xml)\b", re.IGNORECASE),
 }
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -112,8 +113,6 @@ def _header_fault(path: Path, header: Sequence[str], names: Sequence[str]) -> st
     kind = other_kind(header)
     if kind:
         return f"{kind}, expected a table with the columns {listed(names)}"
-    if any("\0" in name for name in header):
-        return "not UTF-8 text but UTF-16, expected UTF-8"
     separator = SEPARATORS[path.suffix.lower()]
     others = [word for mark, word in OTHER_SEPARATORS.items() if mark in header[0] and word != separator]
     if len(header) == 1 and others:
@@ -141,7 +140,7 @@ def _as_written(value: Any, location: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, str):
-        found = "null" if value is None else "a list" if isinstance(value, list) else "an object"
+        found = "null or NaN" if value is None else "a list" if isinstance(value, list) else "an object"
         raise InputError(f"{location} is {found}, expected a text or a number")
     try:
         value.encode()
@@ -158,7 +157,11 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 found = json.loads(
-                    line, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_without_repeats
+                    line,
+                    parse_int=str,
+                    parse_float=str,
+                    parse_constant=lambda _: None,  # NaN, which json.dumps writes for what is missing
+                    object_pairs_hook=_without_repeats,
                 )
             except json.JSONDecodeError as error:
                 fault = f"{error.msg} at character {error.pos + 1}"
