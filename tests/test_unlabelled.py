@@ -26,10 +26,10 @@ from utils import unlabelled
 from utils.batches import tokenise
 from utils.errors import InputError
 from utils.evaluation import predict, teacher_logits_fn
-from utils.readers import Split
+from utils.readers import Split, read_split
 from utils.reading import load_data
 from utils.resume import StateFile
-from utils.tasks import TASKS
+from utils.tasks import TASKS, find_task
 from utils.tokenizer import load_tokenizer
 from utils.training import fit
 from utils.unlabelled import epoch_rows, read_unlabelled
@@ -78,6 +78,20 @@ def test_every_kind_of_file_gives_its_texts(tmp_path):
         "rows.txt": ['a, "b"', "c\u2028d"],
     }
     assert all(split.labels == [NO_LABEL] * 2 and split.second is None for split in found.values())
+
+
+def test_texts_are_those_that_the_task_reads_of_its_own_files(in_tmp_path):
+    rows = ["\u00a0a b", "c\u3000", " \u2003d "]
+    own = {"text_columns": ["sentence"], "label_column": "label", "labels": ["0", "1"], "metric": "acc"}
+    for name in ("sst2", "mine"):
+        (in_tmp_path / "datasets" / name).mkdir(parents=True)
+        path = in_tmp_path / "datasets" / name / "dev.tsv"
+        path.write_text("sentence\tlabel\n" + "".join(f"{text}\t1\n" for text in rows))
+        (path.parent / "task.json").write_text(json.dumps(own))
+        (in_tmp_path / "rows.txt").write_text("\n".join(rows))
+        read = read_split(name, "datasets", "dev").first
+        for unlabelled_rows in (path, in_tmp_path / "rows.txt"):
+            assert read_unlabelled(unlabelled_rows, find_task(name, "datasets")).first == read
 
 
 def test_pairs_are_found_by_glues_names_and_scores_are_not_numbers(tmp_path):

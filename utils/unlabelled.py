@@ -57,10 +57,10 @@ def _lines(path: Path, task: Task) -> list[list[str]]:
         raise InputError(
             f"{path}: a text a line, expected {', '.join(SUFFIXES)}: {task.title} compares two, {listed(task.text)}"
         )
-    texts = [["\t".join(fields).strip()] for _, fields in tsv_rows(path)]
+    texts = [[_stripped("\t".join(fields), task)] for _, fields in tsv_rows(path)]
     if texts and (kind := other_kind(texts[0])):
         raise InputError(f"{path}: {kind}, expected a text a line")
-    return [text for text in texts if text[0]]
+    return [text for text in texts if text[0].strip()]
 
 
 def _columns(path: Path, task: Task) -> list[list[str]]:
@@ -68,7 +68,8 @@ def _columns(path: Path, task: Task) -> list[list[str]]:
     texts = []
     quoted = []  # line of each field in a CSV writer's quotes, which .tsv files do not have
     synonyms = {} if task.is_own else SYNONYMS
-    for line, row in read_columns(path, task.text, synonyms):
+    for line, fields in read_columns(path, task.text, synonyms, strip=False):
+        row = [_stripped(field, task) for field in fields]
         check_texts(row, task.text, f"{path} line {line}")
         if path.suffix.lower() == ".tsv":
             quoted += [line for text in row if is_quoted(text)]
@@ -77,6 +78,14 @@ def _columns(path: Path, task: Task) -> list[list[str]]:
     left_out = [name for name in column_names(path) if synonyms.get(name, name) not in task.text]
     logger.info("%s: read %s; left out: %s", path, listed(task.text), listed(left_out) or "none")
     return texts
+
+
+def _stripped(text: str, task: Task) -> str:
+    """A text without the white space that the task's own files are read without, so that equal rows have equal tokens.
+
+    Rows of GLUE keep no-break spaces, which some tokenizers see.
+    """
+    return text.strip() if task.is_own else text.strip(" \r\n")
 
 
 def row_keys(examples: Examples) -> list[bytes]:
