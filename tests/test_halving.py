@@ -108,6 +108,10 @@ def test_students_pause_at_each_rung_and_those_that_go_on_end_as_in_the_full_swe
     assert_halved("halved")
     dropped = [f"{s} % after update {result['dropped_at']}" for s, result in results("halved").items()]
     noted = ", ".join(text for text in dropped if "None" not in text)
+    cards = {s: Path("halved", FOLDER, checkpoint_name(s), "README.md").read_text() for s in SPARSITIES}
+    for sparsity, result in results("halved").items():
+        line = f"| dropped by --halving after update | {result['dropped_at']} |"
+        assert (line in cards[sparsity]) == (result["dropped_at"] is not None)
     printed = capsys.readouterr().out
     assert "--halving: of 16 updates students are compared after 2, 4, 8\n" in printed
     assert f"dropped early, with their best metric until then: {noted}\n" in printed

@@ -37,6 +37,7 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
         ("on rows", _format_rows(result)),
         ("rows without labels", result.get("unlabelled_rows")),
         ("answers to every row", result.get("only_answer")),
+        ("dropped by --halving after update", result.get("dropped_at")),
         ("trained on processes", settings["num_processes"]),
         ("selected on", "half of dev, reported on the other" if settings["selection_split"] == "half" else "dev"),
     ]
