@@ -387,6 +387,8 @@ def definition(**changes):
         (definition(metric=1), "metric 1, expected one of acc, "),
         (definition(labels=None, score_range=[1, 1], metric="corr"), "score_range [1, 1], expected [lowest, highest]"),
         (definition(labels=None, score_range=[0, "5"], metric="corr"), "score_range [0, '5'], expected"),
+        (definition(labels=None, score_range=[-1e308, 1e308], metric="corr"), "score_range [-1e+308, "),
+        (definition(labels=None, score_range=[0, 10**400], metric="corr"), "score_range [0, 1000000"),
         (definition(labels=None, score_range=[0, 5], metric="acc"), "metric acc, expected one of corr for scores"),
     ],
 )

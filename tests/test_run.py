@@ -107,6 +107,9 @@ def test_json_files_are_read_back_and_missing_ones_are_empty(tmp_path):
     write_json(tmp_path / "a.json", {"x": [1, None]})
     assert read_json(tmp_path / "a.json") == {"x": [1, None]}
     assert read_json(tmp_path / "b.json") == {}
+    (tmp_path / "c.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"c\.json: not a JSON file: maximum recursion depth"):
+        read_json(tmp_path / "c.json")
 
 
 def test_args_json_holds_flags_and_versions(tmp_path):

@@ -115,7 +115,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a JSON file: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds a {type(content).__name__}, expected a JSON object")

@@ -4,13 +4,13 @@
 {"text_columns": ["text"], "label_column": "percent", "score_range": [0, 100], "metric": "corr"}
 """
 
-import math
 from typing import Any
 
 from utils.errors import InputError
 from utils.metrics import metric_fault
 
 KEYS = ({"text_columns", "label_column", "labels", "metric"}, {"text_columns", "label_column", "score_range", "metric"})
+LARGEST = 1e300  # of a score_range, either side of 0
 
 
 def check_definition(definition: Any, source: str) -> None:
@@ -52,7 +52,7 @@ def are_names(values: Any) -> bool:
 
 
 def is_range(ends: Any) -> bool:
-    """Whether these are two finite numbers, the lower one first."""
+    """Whether these are two finite numbers whose difference is finite, too, the lower one first."""
     are_two = isinstance(ends, list | tuple) and len(ends) == 2
     are_numbers = are_two and all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
-    return are_numbers and -math.inf < ends[0] < ends[1] < math.inf
+    return are_numbers and -LARGEST < ends[0] < ends[1] < LARGEST
