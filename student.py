@@ -31,7 +31,7 @@ from utils.folder import checkpoint_settings
 from utils.metrics import predictions_of
 from utils.readers import Split
 from utils.reading import check_token_types, limits
-from utils.rows import shown
+from utils.rows import is_unicode, shown
 from utils.settings import SETTINGS
 from utils.task_file import is_range
 from utils.tasks import SCORE_RANGE, rescale
@@ -198,4 +198,6 @@ def _pair(text: Any, number: int) -> tuple[str, str]:
     parts = [part.strip(" \r\n") for part in parts]  # as the files' readers do
     if not all(parts):
         raise InputError(f"text {number}: empty, expected a string or a pair of strings")
+    if not all(map(is_unicode, parts)):
+        raise InputError(f"text {number}: found {shown(str(text))}, with half of a character (a lone surrogate)")
     return parts[0], parts[1] if len(parts) == 2 else ""

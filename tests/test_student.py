@@ -141,6 +141,7 @@ def test_texts_are_cut_to_what_the_model_takes_or_was_trained_with(in_tmp_path):
         (["w1", 3], "text 2: found '3', expected a string or a pair of strings"),
         ([b"w1"], "text 1: found "),
         ([("w1", None)], "text 1: found "),
+        (["w1", "w2 \ud83d"], r"text 2: found 'w2 \\ud83d', with half of a character"),
     ],
 )
 def test_what_is_no_text_is_refused(in_tmp_path, texts, message):

@@ -24,6 +24,7 @@ OTHER_KINDS = {  # files without a table, such as failed downloads leave -> patt
     "an HTML page": re.compile(r"<(!doctype|html|head|body|\?xml)\b", re.IGNORECASE),
 }
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+SURROGATE = re.compile("[\ud800-\udfff]")
 UTF16 = (b"\xff\xfe", b"\xfe\xff")  # its byte-order marks
 # limits of what an error message quotes from a file
 LONGEST_FIELD = 40  # characters
@@ -142,10 +143,8 @@ def _as_written(value: Any, location: str) -> str:
     if not isinstance(value, str):
         found = "null or NaN" if value is None else "a list" if isinstance(value, list) else "an object"
         raise InputError(f"{location} is {found}, expected a text or a number")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{location} is {shown(value)}, with half of a character (a lone surrogate)") from None
+    if not is_unicode(value):
+        raise InputError(f"{location} is {shown(value)}, with half of a character (a lone surrogate)")
     return value
 
 
@@ -270,6 +269,11 @@ def other_kind(first_row: Sequence[str]) -> str | None:
 def number_of(field: str) -> float:
     """The number that a field holds, as people write it; NaN if it holds none, and for "inf" and "1_000", too."""
     return float(field) if NUMBER.fullmatch(field) else math.nan
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text holds whole characters alone; JSON can write half of one, a lone surrogate."""
+    return not SURROGATE.search(text)
 
 
 def is_quoted(field: str) -> bool:
