@@ -20,7 +20,7 @@ SEPARATORS = {".csv": ",", ".tsv": "tab"}
 OTHER_SEPARATORS = {";": ";", "\t": "tab", ",": ","}  # that a header may have instead -> their names in a message
 OTHER_KINDS = {  # files without a table, such as failed downloads leave -> pattern of their first line
     "a git-lfs pointer, to be fetched with git lfs pull": re.compile(r"version https://git-lfs\.github\.com/spec/"),
-    "text in UTF-16 instead of UTF-8": re.compile("[^\0]?\0"),
+    "text in UTF-16 instead of UTF-8": re.compile("[^\0]\0|\0[^\0]"),
     "an HTML page": re.compile(r"<(!doctype|html|head|body|\?xml)\b", re.IGNORECASE),
 }
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
