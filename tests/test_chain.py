@@ -25,7 +25,7 @@ def read(path) -> dict:
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize(("student", "task"), zip(STUDENTS, ("stsb", "rte"), strict=True))
+@pytest.mark.parametrize(("student", "task"), [*zip(STUDENTS, ("stsb", "rte"), strict=True)])
 def test_the_whole_chain(tmp_path, monkeypatch, bert_folder, task, student, capsys):
     write_task(tmp_path / "datasets", task)
     monkeypatch.chdir(tmp_path)
