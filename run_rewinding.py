@@ -64,8 +64,10 @@ class SparseTeacher(NamedTuple):
 
 
 def sparse_teachers(stage, teacher, sparsities, data):
-    """Cut the teacher at each sparsity, one after the other, and cache its logits on the training set."""
+    """Cut the teacher at each sparsity whose student is not trained yet, and cache its logits on the training set."""
     for sparsity in sparsities:
+        if stage.is_trained(paths.checkpoint_name(sparsity)):
+            continue
         sparse = cut(teacher, sparsity)
         metrics = stage.evaluate(sparse, data.dev_report)
         start = time.perf_counter()
@@ -86,8 +88,7 @@ def rewind(stage, args, sparsities):
     stage.start()
 
     # the sparse teachers' logits on the training set; once these are cached, the teachers' memory is free
-    untrained = [sparsity for sparsity in sparsities if not stage.is_trained(paths.checkpoint_name(sparsity))]
-    teachers = sparse_teachers(stage, teacher, untrained, data)
+    teachers = sparse_teachers(stage, teacher, sparsities, data)
     if not stage.runs_teacher:
         teachers = list(teachers)
         del teacher
@@ -101,7 +102,7 @@ def rewind(stage, args, sparsities):
         if competition.waits_at(rung):
             return False
         if stage.runs_teacher:
-            teachers = sparse_teachers(stage, teacher, untrained, data)
+            teachers = sparse_teachers(stage, teacher, sparsities, data)
     return True
 
 
