@@ -19,7 +19,7 @@ import run_sparsification
 from scripts import replay_halving
 from utils.files import write_json
 from utils.folder import RunFolder
-from utils.halving import dropped_at, rung_updates
+from utils.halving import Competition, dropped_at, rung_updates
 from utils.paths import checkpoint_name
 from utils.resume import StateFile
 from utils.settings import run_id
@@ -55,6 +55,18 @@ def test_the_better_half_stays_and_of_equals_the_denser_teacher():
     assert dropped_at(histories, [10, 20], "acc") == {0: 20, 10: None, 20: None, 30: 10, 40: 10}
     assert dropped_at(histories, [10, 20, 30], "acc") == {0: 20, 10: 30, 20: None, 30: 10, 40: 10}
     assert dropped_at(histories, [], "acc") == dict.fromkeys(histories)
+
+
+def test_a_student_is_dropped_at_rungs_before_the_one_that_it_trains_to(tmp_path):
+    settings = {"inputs": {}, "selection_metric": "acc"}
+    for sparsity, evaluations in {0: history(u10=0.6, u20=0.7), 10: history(u10=0.5, u20=0.8)}.items():
+        folder = tmp_path / checkpoint_name(sparsity)
+        folder.mkdir()
+        (folder / "args.json").write_text(json.dumps(settings))
+        (folder / "metrics.json").write_text(json.dumps({"history": evaluations}))
+    competition = Competition(RunFolder(tmp_path), settings, [0, 10], [10, 20, 40])
+    assert [competition.dropped_at("ckpt_10", before=rung) for rung in (10, 20, 40)] == [None, 10, 10]
+    assert [competition.dropped_at("ckpt_0", before=rung) for rung in (10, 20, 40)] == [None, None, None]
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +127,15 @@ def test_students_pause_at_each_rung_and_those_that_go_on_end_as_in_the_full_swe
     printed = capsys.readouterr().out
     assert "--halving: of 16 updates students are compared after 2, 4, 8\n" in printed
     assert f"dropped early, with their best metric until then: {noted}\n" in printed
+    # a dropped student is never the best, whatever its metric was
+    dropped = next(s for s, result in results("halved").items() if result["dropped_at"])
+    path = Path("halved", FOLDER, checkpoint_name(dropped), "metrics.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "dev": {"acc": 1.0}}))
     run_rewinding.main(halving)
     assert "finished before with the same arguments" in capsys.readouterr().out
+    metrics = json.loads(Path("halved", FOLDER, "metrics.json").read_text())
+    assert results("halved")[metrics["best_teacher_sparsity"]]["dropped_at"] is None
+    assert metrics["tied"] == []
     line = refused(run_rewinding, capsys, *FLAGS, "0", "--output_dir", "halved/rewind")
     assert "--halving [0, 50, 90], now None" in line
 
