@@ -1,6 +1,8 @@
 """Two processes do what one does, to rounding, and only one of them writes."""
 
+import contextlib
 import copy
+import itertools
 import json
 import os
 import signal
@@ -21,9 +23,9 @@ import run_finetuning
 import run_pruning
 from models.bert import PrunableBert
 from models.layer_losses import IntermediateLoss
-from models.losses import NO_LABEL, distillation_loss, weigh_unlabelled
+from models.losses import NO_LABEL, distillation_loss, student_loss, weigh_unlabelled
 from utils import processes
-from utils.evaluation import evaluate, predict
+from utils.evaluation import evaluate, predict, scheduled_logits_fn, teacher_logits_fn
 from utils.resume import StateFile
 from utils.training import fit
 
@@ -53,7 +55,10 @@ def on_two(target: Any, *arguments: Any) -> list[Process]:
 
 
 def results(tokenizer) -> dict:
-    """Histories of training without dropout at each batch size, with layers compared, and logits of small sets."""
+    """Histories of training without dropout at each batch size, and logits of small sets.
+
+    Of a student that is compared with its teacher in their layers, and of one with two teachers in turn.
+    """
     torch.manual_seed(0)
     model = PrunableBert(small_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
     model.cls[2].p = 0.0
@@ -61,13 +66,17 @@ def results(tokenizer) -> dict:
     train, dev = make_examples(tokenizer, 37), make_examples(tokenizer, 21)
     train.labels[25:] = NO_LABEL  # of these 12, 8 in an epoch; its 33 rows leave an update of one example
     teacher = copy.deepcopy(model)
+    torch.manual_seed(1)
+    teachers = [teacher_logits_fn(each, train, 8) for each in (teacher, PrunableBert(small_config()))]
     on_logits = partial(distillation_loss, temperature=2.0, alpha=0.5)
     histories = []
-    for batch_size, accumulated in BATCHES:
+    for (batch_size, accumulated), is_scheduled in itertools.product(BATCHES, (False, True)):
         model.load_state_dict(initial)
         recipe = QUICK._replace(batch_size=batch_size // processes.world_size(), num_grad_accum_steps=accumulated)
         recipe = recipe._replace(unlabelled_per_epoch=8)
-        with IntermediateLoss(model, teacher, {"tinybert": 1.0}, on_logits) as loss_fn:
+        between_layers = IntermediateLoss(model, teacher, {"tinybert": 1.0}, on_logits)
+        in_turn = student_loss(scheduled_logits_fn(teachers, total=10))
+        with contextlib.nullcontext(in_turn) if is_scheduled else between_layers as loss_fn:
             result = fit(
                 model,
                 train,

@@ -36,6 +36,7 @@ class Batch(NamedTuple):
     example_ids_on_cpu: (
         Tensor  # (B,), the same on the CPU, so that nobody waits for a device to hear what was planned here
     )
+    update: int = 0  # in training, how many updates of the weights were made before this one
 
     @property
     def inputs(self) -> tuple[Tensor, Tensor, Tensor]:

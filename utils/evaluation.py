@@ -2,10 +2,11 @@
 
 metrics = evaluate(student, dev, "acc", batch_size=32)
 teacher_logits = teacher_logits_fn(teacher, train, batch_size=32)  # batch -> (B, C)
+in_turn = scheduled_logits_fn([sparse_logits, teacher_logits], total=1560)  # the first 780 updates, then the others
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -95,3 +96,17 @@ def teacher_logits_fn(
             return teacher(*batch.inputs).float()
 
     return compute
+
+
+def scheduled_logits_fn(logits_fns: Sequence[Callable[[Batch], Tensor]], total: int) -> Callable[[Batch], Tensor]:
+    """A function from a batch to the logits (B, C) of the teacher whose turn it is at the batch's update.
+
+    Of n teachers, number floor(u * n / total) is the one of update u of `total`, both from 0: equal shares of the
+    updates, as far as n divides them. A teacher that gets denser while the student trains is the idea of Masters, Lee
+    et al. 2025 (arXiv:2512.22238), which unmasks weights of one teacher step by step.
+
+    Args:
+        logits_fns: of each teacher, as teacher_logits_fn returns it.
+        total: number of updates.
+    """
+    return lambda batch: logits_fns[batch.update * len(logits_fns) // total](batch)

@@ -68,7 +68,7 @@ class Updater:
 
         # add up the gradients of all parts
         for index, part in enumerate(parts, start=1):
-            batch = examples.batch(part)
+            batch = examples.batch(part)._replace(update=self.scheduler.last_epoch)  # the scheduler counts updates
             with processes.no_sync(self.model, backward_is_last=index == len(parts)):
                 with autocast(self.model, self.recipe.dtype):
                     logits = self.model(*batch.inputs)
