@@ -44,8 +44,8 @@ class Row:
 
     task: str
     student: str  # "3 layers", "70 % pruned"; blank for a teacher
-    method: str  # TEACHER, ALONE, TRIAL, "lam 0.5", "random"
-    teacher_sparsity: int | None  # percent; None where no sparse teacher took part
+    method: str  # TEACHER, ALONE, TRIAL, "lam 0.5", "random", "lam 0.5, 70 30 0 % in turn"
+    teacher_sparsity: int | None  # percent; None where no sparse teacher took part, or several did
     seed: int
     metric: str
     value: float
@@ -198,7 +198,7 @@ def _row(folder: Path, name: str, args: dict[str, Any], metrics: dict[str, Any])
         task=args["task_name"],
         student=_student(args, metrics) if method != TEACHER else "",
         method=method,
-        teacher_sparsity=sparsity_of(name),
+        teacher_sparsity=None if args.get("teacher_schedule") else sparsity_of(name),
         seed=args["seed"],
         metric=metric,
         value=metrics.get("report", metrics["dev"])[metric],
@@ -218,9 +218,11 @@ def _row(folder: Path, name: str, args: dict[str, Any], metrics: dict[str, Any])
 
 
 def _method(name: str, args: dict[str, Any], metrics: dict[str, Any]) -> str:
-    if sparsity_of(name) is not None:
+    schedule = args.get("teacher_schedule")
+    if schedule or sparsity_of(name) is not None:
         score = args.get("score", "knowledgeable")
-        return f"lam {args['lam']:g}" if score == "knowledgeable" else score
+        score = f"lam {args['lam']:g}" if score == "knowledgeable" else score
+        return f"{score}, {' '.join(map(str, schedule))} % in turn" if schedule else score
     if "teacher" not in metrics:
         return TEACHER
     return ALONE if args["model_type"] == "ft" else TRIAL

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scripts import report_data as data
+from scripts import report_schedules as schedules
 from scripts.report_costs import LENGTH
 from utils.tasks import title_of
 
@@ -65,7 +66,7 @@ def results_table(rows: list[data.Row], speeds: dict[str, float], measured: str)
     notes = []
     teachers = [row for row in rows if row.method == data.TEACHER]
     for student in ["", *sorted({row.student for row in rows if row.student})]:
-        names = [data.ALONE, data.TRIAL, *methods] if student else [data.TEACHER]
+        names = [data.ALONE, data.TRIAL, *methods, *schedules.methods_of(rows)] if student else [data.TEACHER]
         mine = [row for row in rows if row.student == student]
         found = {(n, t): [r for r in mine if (r.method, r.task) == (n, t)] for n in names for t in tasks}
         means = {where: _mean(there, rows) for where, there in found.items()}
@@ -190,8 +191,9 @@ def comparison_table(rows: list[data.Row], overall: bool) -> Table:
         for method in [m for m in methods if "random" in methods and m != "random"]:
             for choice in OVERALL:
                 pairs.append((method, choice, methods[method][choice], "random", methods["random"][choice]))
+        pairs += schedules.pairs(mine, methods, dense)
         for method, choice, ours, other, theirs in pairs:
-            if (choice in OVERALL) == overall and ours:
+            if choice.endswith("%") != overall and ours:  # that of a single sparsity
                 compared = data.compare(ours, theirs)
                 mean = f"{statistics.fmean(ours.values()):.2f}"
                 lines.append((title_of(task), student, f"{method}, {choice}", other, mean, *_compared_cells(compared)))

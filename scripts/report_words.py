@@ -24,7 +24,7 @@ class Verdict(NamedTuple):
 def conclusion(rows: list[data.Row]) -> tuple[str, str]:
     """One sentence: are students of the best sparse teacher ahead of the dense one's, beyond noise? Then its limits."""
     if not methods_of(rows):
-        return "No student of a sparse teacher has been trained yet, so there is nothing to compare.", ""
+        return "No student of a single sparse teacher has been trained yet, so there is nothing to compare.", ""
     found = [verdict for task, student in groups(rows) if (verdict := _verdict(rows, task, student))]
     if not found:
         return "No seed has students of both the dense teacher and one cut by a score: there is nothing to compare.", ""

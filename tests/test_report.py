@@ -208,6 +208,40 @@ def test_scores_are_compared_with_random_ones_where_there_are_some(outputs):
     assert lines == [("lam 0.5, best", "random", "+3.00"), ("lam 0.5, mean of all cut", "random", "+1.50")]
 
 
+def test_schedules_are_methods_of_their_own_and_change_no_number_of_a_sparsity(outputs, tmp_path):
+    def reported() -> tuple[dict[str, str], list[dict]]:
+        report.main([str(outputs), "--report_dir", str(tmp_path / "report")])
+        names = ("results.md", "comparisons.md", "by_sparsity.md")
+        with open(tmp_path / "report" / "results.csv", encoding="utf-8") as file:
+            return {name: (tmp_path / "report" / name).read_text() for name in names}, list(csv.DictReader(file))
+
+    before, numbers = reported()
+    student = {"student_layer": 2, "student_sparsity": None, "model_type": "kd", "lam": 0.5}
+    schedule = {**student, "teacher_schedule": [60, 30, 0]}
+    for seed in VALUES:
+        folder = outputs / f"seed_{seed}" / "rewind"
+        write(folder / "kd_2_rte_0.5_schedule_60_30_0", {**schedule, "seed": seed}, result(0.68, teachers={}))
+        random = {**schedule, "seed": seed, "score": "random"}
+        write(folder / "kd_2_rte_random_schedule_60_30_0", random, result(0.58, teachers={}))
+    after, all_numbers = reported()
+    assert after["by_sparsity.md"] == before["by_sparsity.md"]
+    assert [line for line in all_numbers if "in turn" not in line["method"]] == numbers
+    assert "| 2 layers | lam 0.5, best of 3 | 65.00 ± 1.00 |" in after["results.md"]
+    assert "| 2 layers | lam 0.5, 60 30 0 % in turn | **68.00 ± 0.00** |" in after["results.md"]
+    # held against the dense teacher's students, the best of the same score, and random teachers in the same turns
+    found = {line[2:4]: line[4:6] for line in tables.comparison_table(rows_of(outputs), True).lines}
+    assert {against: numbers for (name, against), numbers in found.items() if name.startswith("lam 0.5, 60")} == {
+        "dense": ("68.00", "+7.00"),
+        "lam 0.5, best": ("68.00", "+3.00"),
+        "random, 60 30 0 % in turn": ("68.00", "+10.00"),
+    }
+    assert [against for name, against in found if name.startswith("random")] == ["dense"]
+    assert [line for line in after["comparisons.md"].splitlines() if "in turn" not in line][:-2] == [
+        *before["comparisons.md"].splitlines()[:-2]
+    ]
+    assert conclusion(rows_of(outputs))[0].count("+4.00") == 1
+
+
 def test_intervals_and_sign_tests_are_scipys():
     ours = {seed: 0.01 * value for seed, value in enumerate([64, 61, 66, 70, 58, 63])}
     theirs = {seed: 0.01 * value for seed, value in enumerate([60, 62, 61, 66, 58, 60])}
@@ -270,7 +304,7 @@ def test_the_conclusion_of_many_comparisons_is_still_one_sentence(outputs):
 
 def test_without_anything_to_compare_the_conclusion_says_so(outputs):
     rows = rows_of(outputs)
-    assert "No student of a sparse teacher" in conclusion([r for r in rows if r.teacher_sparsity is None])[0]
+    assert "No student of a single sparse teacher" in conclusion([r for r in rows if r.teacher_sparsity is None])[0]
     assert "No seed has students of both" in conclusion([r for r in rows if r.method != data.TRIAL])[0]
     random = [replace(r, method="random") if r.teacher_sparsity is not None else r for r in rows]
     assert "No seed has students of both" in conclusion(random)[0]
