@@ -5,18 +5,23 @@
 With --teacher_sparsity 0 30 60 at these sparsities only, so that several processes can share a sweep. With --halving
 the worse half of the students is dropped after an eighth, a quarter and a half of the updates.
 Writes outputs/rewind/{layer_dropped,parameter_pruned}/kd_<student>_<task>_<lam>/ckpt_<teacher sparsity>.
+
+With --teacher_schedule 70 30 0 one student learns from these teachers in turn, each for an equal share of the updates.
+Writes .../kd_<student>_<task>_<lam>_schedule_70_30_0/ckpt.
 """
 
 import copy
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from models.hub import read_config
 from models.layer_losses import INTERMEDIATE_LOSSES
 from models.pruning import cut
 from stage import Stage, TeacherOutputs, entry_point
 from utils import arguments, paths
+from utils.errors import InputError
+from utils.evaluation import scheduled_logits_fn
 from utils.files import read_json
 from utils.flags import number
 from utils.halving import Competition
@@ -34,6 +39,7 @@ def parse_args(argv=None):
     parser.add_argument("--student_model_path", help=text)
     text = "percent of units cut from the teacher, a rewind for each (default all of its checkpoint's)"
     parser.add_argument("--teacher_sparsity", nargs="+", type=number(int, 0, 99), help=text)
+    arguments.add_schedule_flags(parser, INTERMEDIATE_LOSSES)
     arguments.add_halving_flags(parser)
     args = arguments.parse(parser, argv)
     paths.default_paths(
@@ -49,18 +55,19 @@ def main(argv=None):
     args = parse_args(argv)
     stage = Stage(args, paths.run_folder(args))
     sparsities = paths.teacher_sparsities(args, read_config(args.teacher_model_path))
-    stage.names = [paths.checkpoint_name(sparsity) for sparsity in sparsities]
+    finish = finish_schedule if args.teacher_schedule else finish_sweep
+    if not args.teacher_schedule:
+        stage.names = [paths.checkpoint_name(sparsity) for sparsity in sparsities]
     if stage.is_finished() or rewind(stage, args, sparsities):
         finish(stage)
 
 
 class SparseTeacher(NamedTuple):
-    """What a student and its result need of the teacher cut at one sparsity."""
+    """What a student and its result need of the teacher cut at one sparsity, or of several that take turns."""
 
-    sparsity: int  # percent
-    metrics: dict[str, float]
+    sparsity: int | None  # percent; None of several
     outputs: TeacherOutputs  # on the training set
-    logits_seconds: float  # that computing its cached logits took
+    result: dict[str, Any]  # its metrics, and the seconds that computing its cached logits took
 
 
 def sparse_teachers(stage, teacher, sparsities, data):
@@ -72,11 +79,30 @@ def sparse_teachers(stage, teacher, sparsities, data):
         metrics = stage.evaluate(sparse, data.dev_report)
         start = time.perf_counter()
         outputs = stage.teacher_outputs(sparse, data.train)
-        yield SparseTeacher(sparsity, metrics, outputs, logits_seconds=time.perf_counter() - start)
+        yield SparseTeacher(sparsity, outputs, {"teacher": metrics, "teacher_seconds": time.perf_counter() - start})
+
+
+def check_turns(schedule, total):
+    """Raise InputError if there are more teachers than updates, so that some would never have their turn."""
+    if len(schedule) > total:
+        raise InputError(f"--teacher_schedule: found {len(schedule)} teachers, expected at most the {total} updates")
+
+
+def in_turn(teachers, schedule, total):
+    """These teachers as one, whose logits are those of each in turn for an equal share of all updates."""
+    by_sparsity = {sparse.sparsity: sparse for sparse in teachers}
+    logits_fn = scheduled_logits_fn([by_sparsity[sparsity].outputs.logits_fn for sparsity in schedule], total)
+    result = {
+        "teacher_schedule": schedule,
+        "turns_begin": [-(-turn * total // len(schedule)) for turn in range(len(schedule))],  # after these updates
+        "teachers": {sparsity: by_sparsity[sparsity].result["teacher"] for sparsity in schedule},
+        "teacher_seconds": sum(sparse.result["teacher_seconds"] for sparse in teachers),
+    }
+    return SparseTeacher(None, TeacherOutputs(logits_fn, None), result)
 
 
 def rewind(stage, args, sparsities):
-    """Distil the student from the teacher at each sparsity, each time from its initial weights.
+    """Distil the student from the teacher at each sparsity, each time from its initial weights, or once from all.
 
     Returns whether all are done: with --halving they may wait for those of other commands.
     """
@@ -85,6 +111,8 @@ def rewind(stage, args, sparsities):
     initial = stage.initial_student()
     stage.check_intermediate_losses(initial, teacher)
     data = stage.load_data(teacher, initial)
+    if args.teacher_schedule:
+        check_turns(args.teacher_schedule, stage.rungs(data)[-1])
     stage.start()
 
     # the sparse teachers' logits on the training set; once these are cached, the teachers' memory is free
@@ -92,10 +120,13 @@ def rewind(stage, args, sparsities):
     if not stage.runs_teacher:
         teachers = list(teachers)
         del teacher
+    rungs = stage.rungs(data)
+    if args.teacher_schedule:
+        teachers = [in_turn(teachers, args.teacher_schedule, rungs[-1])]
 
     # one student for each sparse teacher; with --halving all pause at each rung, and the better half goes on
-    competition = Competition(stage.folder, stage.settings, args.halving or (), stage.rungs(data))
-    for rung in competition.rungs:
+    competition = Competition(stage.folder, stage.settings, args.halving or (), rungs)
+    for rung in rungs:
         for sparse in teachers:
             if not stage.is_trained(paths.checkpoint_name(sparse.sparsity)):
                 train_until(rung, stage, initial, sparse, data, competition)
@@ -117,17 +148,21 @@ def train_until(rung, stage, initial, sparse, data, competition):
     # those that go on from this rung are saved later
     if dropped_at or result.diverged or result.updates < rung or rung == competition.rungs[-1]:
         metrics = stage.final_metrics(student, data.dev_report)
-        teacher = {"teacher": sparse.metrics, "teacher_seconds": sparse.logits_seconds}
-        stage.save(name, student, result={**teacher, **result._asdict(), "dropped_at": dropped_at, **metrics})
+        stage.save(name, student, result={**sparse.result, **result._asdict(), "dropped_at": dropped_at, **metrics})
 
 
-def finish(stage):
+def trial_metrics(stage):
+    """The trial student's metrics, from the result of the stage that scored with it; {} if there is none."""
+    return read_json(Path(stage.args.teacher_model_path, "metrics.json")).get("student", {})
+
+
+def finish_sweep(stage):
     """Write the metrics of all sparsities, also of other runs of the same sweep; print them beside the trial's."""
     # the results in the folder, the best sparsities by --selection_metric, and the trial student's metrics
     metric = stage.args.selection_metric
     results = {paths.sparsity_of(name): result for name, result in stage.results().items()}
     best = [paths.sparsity_of(name) for name in stage.best()]
-    trial = read_json(Path(stage.args.teacher_model_path, "metrics.json")).get("student", {})
+    trial = trial_metrics(stage)
     # a row for each sparsity; of several that tie, none is marked as the best
     rows = [
         (f"{s} *" if best == [s] else s, row["report"][metric], row["teacher"][metric], trial.get(metric))
@@ -139,6 +174,21 @@ def finish(stage):
     dropped = [f"{s} % after update {row['dropped_at']}" for s, row in results.items() if row.get("dropped_at")]
     notes += [f"dropped early, with their best metric until then: {', '.join(dropped)}"] if dropped else []
     stage.finish(metrics, header, rows, notes)
+
+
+def finish_schedule(stage):
+    """Write the metrics of the student that learnt from several teachers; print them below theirs and the trial's."""
+    metric = stage.args.selection_metric
+    result = stage.results()[paths.checkpoint_name()]
+    trial = trial_metrics(stage)
+    rows = [(f"teacher at {s} %", metrics[metric]) for s, metrics in result["teachers"].items()]
+    rows.append(("trial student", trial.get(metric)))
+    rows.append((f"student of {' '.join(map(str, result['teacher_schedule']))} % in turn", result["report"][metric]))
+    # training that ends early leaves out the last teachers
+    turns = zip(result["teacher_schedule"], result["turns_begin"], strict=True)
+    left_out = [f"{sparsity} %" for sparsity, begin in turns if begin >= result["updates"]]
+    notes = [f"ended early, before the turns of its teachers at {', '.join(left_out)}"] if left_out else []
+    stage.finish({**result, "trial_student": trial}, ("", metric), rows, notes)
 
 
 if __name__ == "__main__":

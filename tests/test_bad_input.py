@@ -247,6 +247,18 @@ OTHER_STAGES = [
         r"--teacher_sparsity 30: the teacher's checkpoint knows 0",
     ),
     ("rewinding", nothing, ["--teacher_sparsity", "x"], r"--teacher_sparsity"),
+    (
+        "rewinding",
+        config(sparsity_map={"0": {"head": {}, "neuron": {}}}),
+        ["--teacher_schedule", "30", "0"],
+        r"--teacher_schedule 30: the teacher's checkpoint knows 0",
+    ),
+    (
+        "rewinding",
+        config(sparsity_map={"0": {"head": {}, "neuron": {}}}),
+        ["--teacher_schedule", *"00000", "--num_train_epochs", "1"],
+        r"--teacher_schedule: found 5 teachers, expected at most the 4 updates",
+    ),
     ("finetuning", nothing, ["--model_path", "no/such/bert"], r"no/such/bert: "),
     ("finetuning", nothing, ["--student_layer", "2"], r"unrecognized arguments: --student_layer 2"),
     ("finetuning", nothing, ["--model_type", "kd"], r"--model_type: invalid choice: 'kd'"),

@@ -552,6 +552,38 @@ def test_teachers_and_students_are_cut_at_their_sparsity(run):
     assert done.folder.parent.name == "parameter_pruned"
 
 
+@covers("--teacher_schedule")
+@pytest.mark.parametrize("flags", [[], ["--per_device_train_batch_size", "5", "--num_grad_accum_steps", "5"]])
+@pytest.mark.parametrize("turns", [[70, 70, 70, 0, 0, 0], [0, 0, 70, 70, 30, 30], [70, 70, 0, 70, 70, 0]])
+def test_the_teachers_of_a_schedule_take_turns(run, turns, flags):
+    schedule = [sparsity for sparsity, _ in itertools.groupby(turns)]  # four have two, one, two and one of six updates
+    sparse, train = str(run("sparsification").folder / "ckpt"), rows("train")
+    targets = {s: second.logits_of(model(sparse, sparsity=s), train).detach() for s in schedule}
+    student, turn = model(layers=(0, 1)), iter(turns)
+    before = second.weights_of(student)
+    loss = second.train(
+        student,
+        train,
+        lambda logits: second.distillation_loss(logits, targets[next(turn)], train.labels),
+        updates=6,
+        learning_rate=1e-3,
+    )
+    after = second.weights_of(student)
+    done = run("rewinding", "--teacher_model_path", sparse, "--teacher_schedule", *map(str, schedule), *flags)
+    assert done.metrics["history"][-1]["loss"] == pytest.approx(loss, rel=1e-5)
+    assert (done.weights() - after).norm() < 1e-3 * (after - before).norm()
+    for sparsity in schedule:  # none of them alone teaches this, nor all in another order
+        assert (trained(teacher=sparse, sparsity=sparsity)[1] - after).norm() > 5e-3 * (after - before).norm()
+        accuracy = second.accuracy(model(sparse, sparsity=sparsity), rows("dev"))
+        assert done.metrics["teachers"][str(sparsity)]["acc"] == pytest.approx(accuracy)
+
+
+def test_a_schedule_of_one_is_a_rewind_at_that_sparsity(run):
+    sparse = str(run("sparsification").folder / "ckpt")
+    done = run("rewinding", "--teacher_model_path", sparse, "--teacher_schedule", "70")
+    assert torch.equal(done.weights(), rewound(run).weights("ckpt_70"))
+
+
 def test_the_best_sparsity_is_chosen_on_the_rows_that_select(run):
     half = ["--selection_split", "half"]
     flags = ["--teacher_model_path", str(run("sparsification", *half).folder / "ckpt"), *half, *NO_LEARNING]

@@ -178,6 +178,31 @@ def add_teacher_flags(parser: Parser, intermediate_losses: dict[str, Callable]) 
     parser.checks.append(check)
 
 
+def add_schedule_flags(parser: Parser, intermediate_losses: Iterable[str]) -> None:
+    """Flag of a student that learns from teachers at several sparsities in turn.
+
+    Args:
+        intermediate_losses: their names, each of a flag --<name>_weight.
+    """
+    text = "percents of units cut from the teachers of one student, in turn, as 70 30 0 (default: a student for each)"
+    parser.add_argument("--teacher_schedule", nargs="+", type=number(int, 0, 99), help=text)
+    refused = {
+        "teacher_sparsity": "which trains a student for each",
+        "halving": "which compares several students",
+        **dict.fromkeys(
+            ["no_teacher_cache", *(f"{name}_weight" for name in intermediate_losses)],
+            "which runs the teacher in every step",
+        ),
+    }
+
+    def check(args: argparse.Namespace) -> None:
+        for flag, reason in refused.items():
+            if args.teacher_schedule and getattr(args, flag) not in (None, False, 0.0):
+                parser.error(f"--teacher_schedule: not with --{flag}, {reason}")
+
+    parser.checks.append(check)
+
+
 def add_halving_flags(parser: Parser) -> None:
     """Flags of successive halving, of the stage that trains several students."""
     add = parser.add_argument_group(

@@ -20,10 +20,8 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
     """
     # what the checkpoint is, and its results; the table leaves out facts without a value
     task = task_of(settings)
-    description = STAGES[settings["stage"]].description.format(task=task.title)
-    without_teacher = settings["stage"] == "distillation" and settings["model_type"] == "ft"
-    if without_teacher:
-        description = f"a student for {task.title}, trained without a teacher"
+    without_teacher = _has_no_teacher(settings)
+    schedule = settings.get("teacher_schedule") or ()
     teacher_sparsity = sparsity_of(name)
     facts = [
         ("task", task.title if task.is_own else f"GLUE {task.title}"),
@@ -32,8 +30,10 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
         ("layers", config.num_hidden_layers),
         ("heads and neurons removed", f"{getattr(config, 'sparsity', '0')} %"),
         ("teacher sparsity", None if teacher_sparsity is None else f"{teacher_sparsity} %"),
+        ("teacher sparsities in turn", ", ".join(f"{sparsity} %" for sparsity in schedule) or None),
         ("metrics", _format_metrics(result.get("report") or result.get("dev"))),
         ("its teacher's", None if without_teacher else _format_metrics(result.get("teacher"))),
+        *((f"its teacher's at {s} %", _format_metrics(found)) for s, found in result.get("teachers", {}).items()),
         ("on rows", _format_rows(result)),
         ("rows without labels", result.get("unlabelled_rows")),
         ("answers to every row", result.get("only_answer")),
@@ -57,7 +57,7 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
         [
             _front_matter(config.model_type, task),
             f"# {folder}/{name}\n",
-            f"This is {description}.\n",
+            f"This is {_description(settings, task)}.\n",
             *_table(("fact", ""), facts),
             "\nThe repository that made it loads it, cut or not: `from models import load_model`,",
             "or together with its tokenizer, to be called with texts: `from student import load_student`.\n",
@@ -68,6 +68,19 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
             "",
         ]
     )
+
+
+def _has_no_teacher(settings: dict[str, Any]) -> bool:
+    return settings["stage"] == "distillation" and settings["model_type"] == "ft"
+
+
+def _description(settings: dict[str, Any], task: Task) -> str:
+    """What the checkpoint is, in half a sentence."""
+    if _has_no_teacher(settings):
+        return f"a student for {task.title}, trained without a teacher"
+    if settings.get("teacher_schedule"):
+        return f"a student for {task.title}, distilled from sparse teachers in turn"
+    return STAGES[settings["stage"]].description.format(task=task.title)
 
 
 def _front_matter(model_type: str, task: Task) -> str:

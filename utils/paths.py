@@ -28,7 +28,9 @@ STAGES = {  # in order; the script of a stage is run_<stage>.py
     "sparsification": StageInfo(
         "stark", SCORED_RUN_NAME, "a teacher for {task} whose heads and neurons are sorted by knowledgeableness"
     ),
-    "rewinding": StageInfo("rewind", SCORED_RUN_NAME, "a student for {task}, distilled from a sparse teacher"),
+    "rewinding": StageInfo(
+        "rewind", f"{SCORED_RUN_NAME}{{schedule}}", "a student for {task}, distilled from a sparse teacher"
+    ),
 }
 CHECKPOINT = "ckpt"
 
@@ -86,7 +88,9 @@ def student_source(args: argparse.Namespace) -> str:
 
 def _run_name(args: argparse.Namespace, stage: str) -> str:
     """Folder name of a run of any stage, for the task, student and score of these flags."""
+    schedule = getattr(args, "teacher_schedule", None)
     fields = {"task": args.task_name, "model_type": args.model_type}
+    fields["schedule"] = "_".join(["_schedule", *map(str, schedule)]) if schedule else ""
     if "student_layer" in args and args.student_sparsity is None:
         choice = "" if args.layer_choice == "first" else "-" + args.layer_choice.replace(",", ".")
         fields |= {"kind": "layer_dropped", "student": f"{args.student_layer}{choice}"}
@@ -98,7 +102,7 @@ def _run_name(args: argparse.Namespace, stage: str) -> str:
 
 
 def teacher_sparsities(args: argparse.Namespace, config: dict[str, Any]) -> list[int]:
-    """The teacher sparsities (percent) to rewind at, ascending: those of --teacher_sparsity, or all of the teacher's.
+    """The teacher sparsities (percent) that the flags name, each once and ascending; without one all of the teacher's.
 
     Args:
         config: content of the teacher's config.json.
@@ -110,9 +114,9 @@ def teacher_sparsities(args: argparse.Namespace, config: dict[str, Any]) -> list
     if not sparsity_map or not isinstance(sparsity_map, dict) or not all(key.isdigit() for key in sparsity_map):
         raise InputError(f"{args.teacher_model_path}: no sparsity_map in config.json, expected a teacher of stage 4")
     known = sorted(map(int, sparsity_map))
-    unknown = sorted(set(args.teacher_sparsity or ()) - set(known))
+    flag = "teacher_schedule" if args.teacher_schedule else "teacher_sparsity"
+    wanted = getattr(args, flag) or known
+    unknown = sorted(set(wanted) - set(known))
     if unknown:
-        raise InputError(
-            f"--teacher_sparsity {unknown[0]}: the teacher's checkpoint knows {', '.join(map(str, known))}"
-        )
-    return sorted(set(args.teacher_sparsity or known))
+        raise InputError(f"--{flag} {unknown[0]}: the teacher's checkpoint knows {', '.join(map(str, known))}")
+    return sorted(set(wanted))
