@@ -110,6 +110,9 @@ def grid(args: argparse.Namespace) -> list[Cell]:
                 trial_flags = [*teacher_flags, "--student_model_path", trial.output, *score_flags]
                 sparse_teacher = cell("sparsification", point, trial_flags, [teacher, trial])
                 rewind_flags = [*student_flags, *distillation_flags, "--teacher_model_path", sparse_teacher.output]
+                if args.teacher_schedule:  # one more student, which learns from all of these
+                    schedule = {**point, "teacher_schedule": args.teacher_schedule}
+                    cell("rewinding", schedule, rewind_flags, [source, sparse_teacher])
                 rewind_flags += ["--halving", *args.teacher_sparsity] if args.halving else []
                 rewind_flags += ["--halving_rungs", *args.halving_rungs] if args.halving_rungs else []
                 parts = [[sparsity] for sparsity in args.teacher_sparsity] if args.spread else [args.teacher_sparsity]
@@ -152,5 +155,5 @@ def as_flags(values: dict[str, Any]) -> list[str]:
     words = []
     for name, value in values.items():
         if value is not None:
-            words += [f"--{name}", str(value)]
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return words

@@ -71,6 +71,8 @@ def test_a_grid_shares_teachers_and_orders_cells_by_need():
     others = sweep.grid(sweep.parse_args([*flags, "--score", "knowledgeable", "random"]))
     assert sum(cell.stage == "rewind" for cell in others) == 24
     assert any(cell.folder.name == "kd_4_rte_random" for cell in others)
+    scheduled = sweep.grid(sweep.parse_args([*flags, "--teacher_schedule", "50", "0"]))
+    assert sum(cell.stage == "rewind" for cell in scheduled) == 32
     spread = sweep.grid(sweep.parse_args([*flags, "--spread"]))
     assert sum(cell.stage == "rewind" for cell in spread) == 160
     assert str(cells[-1].folder) == "outputs/seed_2/rewind/parameter_pruned/kd_70_mrpc_1.0"
@@ -82,7 +84,8 @@ def test_a_grid_shares_teachers_and_orders_cells_by_need():
 
 
 def test_the_folders_of_cells_are_those_that_the_stages_write(tasks):
-    cells = cells_of("--student_sparsity", "70", "--score", "knowledgeable", "magnitude", "--lam", "1")
+    flags = ["--student_sparsity", "70", "--score", "knowledgeable", "magnitude", "--lam", "1"]
+    cells = cells_of(*flags, "--teacher_schedule", "50", "0", "--halving")
     for cell in cells:
         make(cell)
         assert all((cell.folder / name / "metrics.json").is_file() for name in cell.names)
