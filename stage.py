@@ -35,6 +35,7 @@ from utils.evaluation import evaluate, metrics_of, predict, teacher_logits_fn
 from utils.files import has_weights, read_json, write_json
 from utils.folder import RESULT, SUBMISSION
 from utils.halving import rung_updates
+from utils.machine import BusyProcessors
 from utils.metrics import Metrics, baseline, best_of, only_answer, predictions_of
 from utils.reading import Data
 from utils.resume import StateFile
@@ -67,6 +68,7 @@ class Stage(Run):
         self.machine["float32_products"] = "oneDNN" if USES_ONEDNN else "torch"
         if args.use_bf16 and self.device.type == "cpu" and bfloat16_is_slower(*vendor_and_flags()):
             logger.warning("--use_bf16: slower than float32 on this processor, which has no AMX")
+        self.busy_processors = BusyProcessors()
         torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; changes nothing on a CPU
 
     # load models and data
@@ -152,7 +154,8 @@ class Stage(Run):
         return predict(model, examples, self.args.per_device_eval_batch_size, None if in_float32 else self.dtype)
 
     def evaluate(self, model: PrunableEncoder, examples: Any) -> Metrics:
-        """The task's metrics on these examples."""
+        """The task's metrics on these examples; logs it if others keep the processors busy."""
+        self.busy_processors.log()
         return evaluate(model, examples, self.task.metric, self.args.per_device_eval_batch_size, self.dtype)
 
     def final_metrics(self, model: PrunableEncoder, examples: Any) -> dict[str, Any]:
