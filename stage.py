@@ -172,8 +172,8 @@ class Stage(Run):
         """
         if self.dtype or self.args.compile:
             logger.info("scores are computed in float32, not compiled; the flags' precision is that of the evaluations")
-        # batches of similar lengths, within windows of whole groups of examples
-        batch_size = self.args.per_device_eval_batch_size
+        # batches of similar lengths, within windows of whole groups; half an evaluation's, since gradients take memory
+        batch_size = -(-self.args.per_device_eval_batch_size // 2)
         total = sum(-(-len(rows) // batch_size) for rows in examples.example_ids.split(WINDOW))
         batches = examples.eval_batches(batch_size, window=WINDOW)
         batches = log.progress(batches, total=total, desc="scoring", unit="batch", delay=3)
