@@ -8,6 +8,9 @@ Writes outputs/rewind/{layer_dropped,parameter_pruned}/kd_<student>_<task>_<lam>
 
 With --teacher_schedule 70 30 0 one student learns from these teachers in turn, each for an equal share of the updates.
 Writes .../kd_<student>_<task>_<lam>_schedule_70_30_0/ckpt.
+
+With --match_spread 30 all teachers' logits are smoothed or sharpened to the spread of those of the one cut at 30 %.
+Writes .../kd_<student>_<task>_<lam>_spread_30/ckpt_<teacher sparsity>.
 """
 
 import copy
@@ -18,6 +21,7 @@ from typing import Any, NamedTuple
 from models.hub import read_config
 from models.layer_losses import INTERMEDIATE_LOSSES
 from models.pruning import cut
+from models.spread import match_spread
 from stage import Stage, TeacherOutputs, entry_point
 from utils import arguments, paths
 from utils.errors import InputError
@@ -39,7 +43,7 @@ def parse_args(argv=None):
     parser.add_argument("--student_model_path", help=text)
     text = "percent of units cut from the teacher, a rewind for each (default all of its checkpoint's)"
     parser.add_argument("--teacher_sparsity", nargs="+", type=number(int, 0, 99), help=text)
-    arguments.add_schedule_flags(parser, INTERMEDIATE_LOSSES)
+    arguments.add_logits_flags(parser, INTERMEDIATE_LOSSES)
     arguments.add_halving_flags(parser)
     args = arguments.parse(parser, argv)
     paths.default_paths(
@@ -71,15 +75,29 @@ class SparseTeacher(NamedTuple):
 
 
 def sparse_teachers(stage, teacher, sparsities, data):
-    """Cut the teacher at each sparsity whose student is not trained yet, and cache its logits on the training set."""
+    """Cut the teacher at each sparsity whose student is not trained yet, and cache its logits on the training set.
+
+    With --match_spread these take the spread of another sparsity's.
+    """
+    other = stage.args.match_spread
+    others = None if other is None else stage.predict(cut(teacher, other), data.train)
     for sparsity in sparsities:
         if stage.is_trained(paths.checkpoint_name(sparsity)):
             continue
         sparse = cut(teacher, sparsity)
         metrics = stage.evaluate(sparse, data.dev_report)
         start = time.perf_counter()
-        outputs = stage.teacher_outputs(sparse, data.train)
-        yield SparseTeacher(sparsity, outputs, {"teacher": metrics, "teacher_seconds": time.perf_counter() - start})
+        outputs, spread = stage.teacher_outputs(sparse, data.train), {}
+        if others is not None:
+            outputs, spread = spread_like(others, outputs, data, stage.args.temperature)
+        result = {"teacher": metrics, "teacher_seconds": time.perf_counter() - start, **spread}
+        yield SparseTeacher(sparsity, outputs, result)
+
+
+def spread_like(others, outputs, data, temperature):
+    """A teacher's outputs with the spread of other logits (N, C), and the factor that it took, part of a result."""
+    logits, factor = match_spread(outputs.logits_fn(data.train), others, temperature)
+    return TeacherOutputs(lambda batch: logits[batch.example_ids], None), {"spread_factor": factor}
 
 
 def check_turns(schedule, total):
@@ -172,6 +190,9 @@ def finish_sweep(stage):
     metrics = {"best_teacher_sparsity": best[0], "tied": best[1:], "trial_student": trial, "sparsity": results}
     notes = [f"{' and '.join(map(str, best))} % tie, none is marked as the best"] if len(best) > 1 else []
     dropped = [f"{s} % after update {row['dropped_at']}" for s, row in results.items() if row.get("dropped_at")]
+    spreads = [f"{s} %: {row['spread_factor']:.3f}" for s, row in results.items() if "spread_factor" in row]
+    spread = f"logits have the spread of the teacher's cut at {stage.args.match_spread} %, by the factors"
+    notes += [f"{spread} {', '.join(spreads)}"] if spreads else []
     notes += [f"dropped early, with their best metric until then: {', '.join(dropped)}"] if dropped else []
     stage.finish(metrics, header, rows, notes)
 

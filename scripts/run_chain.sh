@@ -67,7 +67,7 @@ for WORD in "$@"; do
       STAGES=35 ;;
     --score_split) STAGES=4 ;;
     --score) STAGES=45 ;;
-    --teacher_sparsity | --teacher_schedule | --halving | --halving_rungs) STAGES=5 ;;
+    --teacher_sparsity | --teacher_schedule | --match_spread | --halving | --halving_rungs) STAGES=5 ;;
     --layer_choice)
       [ -z "$STUDENT_SPARSITIES" ] || fail "--layer_choice: for layer-dropped students, expected STUDENT_SPARSITIES="
       STAGES=345 ;;

@@ -68,6 +68,8 @@ def parse_args(argv=None):
     add("--teacher_sparsity", nargs="+", type=PERCENT, default=list(range(0, 100, 10)), help=text)
     text = "one more student of each, that learns from teachers at these sparsities in turn (default none)"
     add("--teacher_schedule", nargs="+", type=PERCENT, help=text)
+    text = "one more student of each, of the dense teacher with the spread of the one cut at this (default none)"
+    add("--match_spread", type=PERCENT, help=text)
     add = parser.add_argument_group("stages").add_argument
     add("--model_path", default="bert-base-uncased", help="where teachers start (default bert-base-uncased)")
     add("--data_dir", default="datasets", help="(default datasets)")

@@ -113,6 +113,10 @@ def grid(args: argparse.Namespace) -> list[Cell]:
                 if args.teacher_schedule:  # one more student, which learns from all of these
                     schedule = {**point, "teacher_schedule": args.teacher_schedule}
                     cell("rewinding", schedule, rewind_flags, [source, sparse_teacher])
+                if args.match_spread is not None:
+                    dense = [*rewind_flags, "--teacher_sparsity", 0]
+                    spread = {**point, "match_spread": args.match_spread}
+                    cell("rewinding", spread, dense, [source, sparse_teacher], [checkpoint_name(0)])
                 rewind_flags += ["--halving", *args.teacher_sparsity] if args.halving else []
                 rewind_flags += ["--halving_rungs", *args.halving_rungs] if args.halving_rungs else []
                 parts = [[sparsity] for sparsity in args.teacher_sparsity] if args.spread else [args.teacher_sparsity]

@@ -67,7 +67,7 @@ DEFAULTS = {
     | {"teacher_model_path": DENSE, "student_model_path": TRIAL, "output_dir": "outputs/stark"},
     "run_rewinding": {**TRAINING, **LOSS, **BETWEEN, **STUDENT, **SCORE, "do_rewind": False, "model_type": "kd"}
     | {"teacher_model_path": SPARSE, "student_model_path": DENSE, "output_dir": "outputs/rewind"}
-    | {"teacher_sparsity": None, "teacher_schedule": None, "halving": None, "halving_rungs": None},
+    | dict.fromkeys(["teacher_sparsity", "teacher_schedule", "match_spread", "halving", "halving_rungs"]),
 }
 
 FOLDERS = {
@@ -144,6 +144,7 @@ ENDS = {  # flag -> its lowest and its highest value, and what lies beyond them
     **dict.fromkeys([f"{name}_weight" for name in INTERMEDIATE_LOSSES], ("0", "1e9", "-1e-9", "inf")),
     **dict.fromkeys(["warmup_proportion", "alpha", "lam"], ("0", "1", "-1e-9", "1.000001")),
     **dict.fromkeys(["student_sparsity", "teacher_sparsity", "teacher_schedule"], ("0", "99", "-1", "100")),
+    "match_spread": ("0", "99", "-1", "100"),
     "seed": ("0", "4294967295", "-1", "4294967296"),
     "max_length": ("4", None, "3", None),
     "temperature": ("0.001", "1e9", "0.0009", "inf"),

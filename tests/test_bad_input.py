@@ -256,6 +256,12 @@ OTHER_STAGES = [
     (
         "rewinding",
         config(sparsity_map={"0": {"head": {}, "neuron": {}}}),
+        ["--match_spread", "30"],
+        r"--match_spread 30: the teacher's checkpoint knows 0",
+    ),
+    (
+        "rewinding",
+        config(sparsity_map={"0": {"head": {}, "neuron": {}}}),
         ["--teacher_schedule", *"00000", "--num_train_epochs", "1"],
         r"--teacher_schedule: found 5 teachers, expected at most the 4 updates",
     ),

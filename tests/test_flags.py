@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import second
 import torch
 from conftest import small_config, write_task, write_vocabulary
 from safetensors.torch import load_file
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import entropy, pearsonr, spearmanr
 from test_features import losses_of
 from transformers import BertModel
 
@@ -582,6 +583,37 @@ def test_a_schedule_of_one_is_a_rewind_at_that_sparsity(run):
     sparse = str(run("sparsification").folder / "ckpt")
     done = run("rewinding", "--teacher_model_path", sparse, "--teacher_schedule", "70")
     assert torch.equal(done.weights(), rewound(run).weights("ckpt_70"))
+
+
+@covers("--match_spread")
+def test_a_teachers_logits_take_the_spread_of_another_sparsitys(run):
+    sparse, train = str(run("sparsification").folder / "ckpt"), rows("train")
+    dense, cut = (second.logits_of(model(sparse, sparsity=s), train).detach() for s in (0, 70))
+    wanted = entropy((cut / 2).softmax(-1).numpy(), axis=1).mean()
+    low, high = 0.01, 100.0
+    for _ in range(40):  # the entropy grows with the factor
+        factor = math.sqrt(low * high)
+        is_above = entropy((dense / (2 * factor)).softmax(-1).numpy(), axis=1).mean() > wanted
+        low, high = (low, factor) if is_above else (factor, high)
+    student = model(layers=(0, 1))
+    before = second.weights_of(student)
+    loss = second.train(
+        student,
+        train,
+        lambda logits: second.distillation_loss(logits, dense / factor, train.labels),
+        updates=6,
+        learning_rate=1e-3,
+    )
+    after = second.weights_of(student)
+    flags = ["--teacher_model_path", sparse, "--teacher_sparsity", "0", "70", "--match_spread", "70"]
+    done = run("rewinding", *flags)
+    assert done.read("ckpt_0/metrics.json")["spread_factor"] == pytest.approx(factor, rel=1e-4)
+    assert done.read("ckpt_0/metrics.json")["history"][-1]["loss"] == pytest.approx(loss, rel=1e-5)
+    assert (done.weights("ckpt_0") - after).norm() < 1e-3 * (after - before).norm()
+    assert (trained(teacher=sparse, sparsity=0)[1] - after).norm() > 5e-3 * (after - before).norm()
+    # its own spread is left as it is
+    assert done.read("ckpt_70/metrics.json")["spread_factor"] == pytest.approx(1, rel=1e-6)
+    assert (done.weights("ckpt_70") - rewound(run).weights("ckpt_70")).norm() < 1e-3 * (after - before).norm()
 
 
 def test_the_best_sparsity_is_chosen_on_the_rows_that_select(run):

@@ -73,6 +73,11 @@ def test_a_grid_shares_teachers_and_orders_cells_by_need():
     assert any(cell.folder.name == "kd_4_rte_random" for cell in others)
     scheduled = sweep.grid(sweep.parse_args([*flags, "--teacher_schedule", "50", "0"]))
     assert sum(cell.stage == "rewind" for cell in scheduled) == 32
+    matched = sweep.grid(sweep.parse_args([*flags, "--match_spread", "30"]))
+    added = [cell for cell in matched if cell.folder.name.endswith("_spread_30")]
+    assert len(matched) == len(cells) + len(added)
+    assert len(added) == 16
+    assert all(cell.names == ["ckpt_0"] for cell in added)
     spread = sweep.grid(sweep.parse_args([*flags, "--spread"]))
     assert sum(cell.stage == "rewind" for cell in spread) == 160
     assert str(cells[-1].folder) == "outputs/seed_2/rewind/parameter_pruned/kd_70_mrpc_1.0"

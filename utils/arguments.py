@@ -178,27 +178,33 @@ def add_teacher_flags(parser: Parser, intermediate_losses: dict[str, Callable]) 
     parser.checks.append(check)
 
 
-def add_schedule_flags(parser: Parser, intermediate_losses: Iterable[str]) -> None:
-    """Flag of a student that learns from teachers at several sparsities in turn.
+def add_logits_flags(parser: Parser, intermediate_losses: Iterable[str]) -> None:
+    """Flags of students that learn from several teachers' logits in turn, or from logits of another spread.
 
     Args:
         intermediate_losses: their names, each of a flag --<name>_weight.
     """
     text = "percents of units cut from the teachers of one student, in turn, as 70 30 0 (default: a student for each)"
     parser.add_argument("--teacher_schedule", nargs="+", type=number(int, 0, 99), help=text)
+    text = "smooth or sharpen a teacher's logits to the spread that those of this teacher, cut at so many percent, have"
+    parser.add_argument("--match_spread", type=number(int, 0, 99), help=f"{text} (default: leave them)")
+    runs_teacher = ["no_teacher_cache", *(f"{name}_weight" for name in intermediate_losses)]
+    runs_teacher = dict.fromkeys(runs_teacher, "which runs the teacher in every step")
     refused = {
-        "teacher_sparsity": "which trains a student for each",
-        "halving": "which compares several students",
-        **dict.fromkeys(
-            ["no_teacher_cache", *(f"{name}_weight" for name in intermediate_losses)],
-            "which runs the teacher in every step",
-        ),
+        "match_spread": {"teacher_schedule": "which has several teachers", **runs_teacher},
+        "teacher_schedule": {
+            "teacher_sparsity": "which trains a student for each",
+            "halving": "which compares several students",
+            **runs_teacher,
+        },
     }
 
     def check(args: argparse.Namespace) -> None:
-        for flag, reason in refused.items():
-            if args.teacher_schedule and getattr(args, flag) not in (None, False, 0.0):
-                parser.error(f"--teacher_schedule: not with --{flag}, {reason}")
+        given = {name for name, value in vars(args).items() if value != parser.get_default(name)}
+        for flag in given.intersection(refused):
+            for other, reason in refused[flag].items():
+                if other in given:
+                    parser.error(f"--{flag}: not with --{other}, {reason}")
 
     parser.checks.append(check)
 

@@ -21,7 +21,6 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
     # what the checkpoint is, and its results; the table leaves out facts without a value
     task = task_of(settings)
     without_teacher = _has_no_teacher(settings)
-    schedule = settings.get("teacher_schedule") or ()
     teacher_sparsity = sparsity_of(name)
     facts = [
         ("task", task.title if task.is_own else f"GLUE {task.title}"),
@@ -30,7 +29,8 @@ def model_card(folder: str, name: str, settings: dict[str, Any], config: Any, re
         ("layers", config.num_hidden_layers),
         ("heads and neurons removed", f"{getattr(config, 'sparsity', '0')} %"),
         ("teacher sparsity", None if teacher_sparsity is None else f"{teacher_sparsity} %"),
-        ("teacher sparsities in turn", ", ".join(f"{sparsity} %" for sparsity in schedule) or None),
+        ("teacher sparsities in turn", ", ".join(f"{s} %" for s in settings.get("teacher_schedule") or ()) or None),
+        ("its teacher's logits divided by", result.get("spread_factor") and f"{result['spread_factor']:.3f}"),
         ("metrics", _format_metrics(result.get("report") or result.get("dev"))),
         ("its teacher's", None if without_teacher else _format_metrics(result.get("teacher"))),
         *((f"its teacher's at {s} %", _format_metrics(found)) for s, found in result.get("teachers", {}).items()),

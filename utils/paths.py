@@ -29,7 +29,7 @@ STAGES = {  # in order; the script of a stage is run_<stage>.py
         "stark", SCORED_RUN_NAME, "a teacher for {task} whose heads and neurons are sorted by knowledgeableness"
     ),
     "rewinding": StageInfo(
-        "rewind", f"{SCORED_RUN_NAME}{{schedule}}", "a student for {task}, distilled from a sparse teacher"
+        "rewind", f"{SCORED_RUN_NAME}{{variant}}", "a student for {task}, distilled from a sparse teacher"
     ),
 }
 CHECKPOINT = "ckpt"
@@ -88,9 +88,11 @@ def student_source(args: argparse.Namespace) -> str:
 
 def _run_name(args: argparse.Namespace, stage: str) -> str:
     """Folder name of a run of any stage, for the task, student and score of these flags."""
-    schedule = getattr(args, "teacher_schedule", None)
+    schedule, spread = getattr(args, "teacher_schedule", None), getattr(args, "match_spread", None)
     fields = {"task": args.task_name, "model_type": args.model_type}
-    fields["schedule"] = "_".join(["_schedule", *map(str, schedule)]) if schedule else ""
+    fields["variant"] = "_".join(["_schedule", *map(str, schedule)]) if schedule else ""
+    if spread is not None:
+        fields["variant"] = f"_spread_{spread}"
     if "student_layer" in args and args.student_sparsity is None:
         choice = "" if args.layer_choice == "first" else "-" + args.layer_choice.replace(",", ".")
         fields |= {"kind": "layer_dropped", "student": f"{args.student_layer}{choice}"}
@@ -114,9 +116,11 @@ def teacher_sparsities(args: argparse.Namespace, config: dict[str, Any]) -> list
     if not sparsity_map or not isinstance(sparsity_map, dict) or not all(key.isdigit() for key in sparsity_map):
         raise InputError(f"{args.teacher_model_path}: no sparsity_map in config.json, expected a teacher of stage 4")
     known = sorted(map(int, sparsity_map))
-    flag = "teacher_schedule" if args.teacher_schedule else "teacher_sparsity"
-    wanted = getattr(args, flag) or known
-    unknown = sorted(set(wanted) - set(known))
-    if unknown:
-        raise InputError(f"--{flag} {unknown[0]}: the teacher's checkpoint knows {', '.join(map(str, known))}")
-    return sorted(set(wanted))
+    named = {"teacher_schedule": args.teacher_schedule, "teacher_sparsity": args.teacher_sparsity}
+    if args.match_spread is not None:
+        named["match_spread"] = [args.match_spread]
+    for flag, sparsities in named.items():
+        unknown = sorted(set(sparsities or ()) - set(known))
+        if unknown:
+            raise InputError(f"--{flag} {unknown[0]}: the teacher's checkpoint knows {', '.join(map(str, known))}")
+    return sorted(set(args.teacher_schedule or args.teacher_sparsity or known))
