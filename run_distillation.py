@@ -59,8 +59,7 @@ def distil(stage, args):
             result = stage.train("ckpt", student, data, loss_fn)
 
     # save the best weights with their metrics and the teacher's
-    metrics = stage.final_metrics(student, data.dev_report)
-    stage.save("ckpt", student, result={"teacher": teacher_metrics, **result._asdict(), **metrics})
+    stage.save_trained("ckpt", student, data.dev_report, {"teacher": teacher_metrics, **result._asdict()})
 
 
 def finish(stage):

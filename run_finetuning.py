@@ -37,8 +37,7 @@ def finetune(stage, args):
 
     # train, then save the weights of the best evaluation with their metrics
     result = stage.train("ckpt", model, data, task_loss)
-    metrics = stage.final_metrics(model, data.dev_report)
-    stage.save("ckpt", model, result={**result._asdict(), **metrics})
+    stage.save_trained("ckpt", model, data.dev_report, result._asdict())
 
 
 def finish(stage):

@@ -165,8 +165,8 @@ def train_until(rung, stage, initial, sparse, data, competition):
 
     # those that go on from this rung are saved later
     if dropped_at or result.diverged or result.updates < rung or rung == competition.rungs[-1]:
-        metrics = stage.final_metrics(student, data.dev_report)
-        stage.save(name, student, result={**sparse.result, **result._asdict(), "dropped_at": dropped_at, **metrics})
+        result = {**sparse.result, **result._asdict(), "dropped_at": dropped_at}
+        stage.save_trained(name, student, data.dev_report, result)
 
 
 def trial_metrics(stage):

@@ -37,6 +37,7 @@ from utils.folder import RESULT, SUBMISSION
 from utils.halving import rung_updates
 from utils.machine import BusyProcessors
 from utils.metrics import Metrics, baseline, best_of, only_answer, predictions_of
+from utils.predictions import save_predictions
 from utils.reading import Data
 from utils.resume import StateFile
 from utils.run import Run
@@ -158,12 +159,6 @@ class Stage(Run):
         self.busy_processors.log()
         return evaluate(model, examples, self.task.metric, self.args.per_device_eval_batch_size, self.dtype)
 
-    def final_metrics(self, model: PrunableEncoder, examples: Any) -> dict[str, Any]:
-        """The task's metrics, and the class if the model predicts the same for all examples; part of a result."""
-        logits = self.predict(model, examples)
-        answer = only_answer(self.task.from_model(predictions_of(logits.cpu().numpy())), self.task.labels)
-        return {"report": metrics_of(logits, examples, self.task.metric), "only_answer": answer}
-
     def mask_gradients(self, model: PrunableEncoder, examples: Any, loss_fns: list[Loss]) -> list[Units]:
         """For each loss, |gradient| of every head's and neuron's mask, as models.scores.mask_gradients returns it.
 
@@ -245,6 +240,15 @@ class Stage(Run):
     def save(self, name: str, model: PrunableEncoder, *parts: Any, **options: Any) -> None:
         """Write a checkpoint: the model, its tokenizer, and what Run.save takes."""
         super().save(name, model, self.tokenizer, *parts, **options)
+
+    def save_trained(self, name: str, model: PrunableEncoder, examples: Any, result: dict[str, Any]) -> None:
+        """Write a checkpoint with the predictions of these examples, their metrics, and the class if it is the same."""
+        logits = self.predict(model, examples)
+        predictions = predictions_of(logits.cpu().numpy())
+        answer = only_answer(self.task.from_model(predictions), self.task.labels)
+        result = {**result, "report": metrics_of(logits, examples, self.task.metric), "only_answer": answer}
+        write = partial(save_predictions, predictions=predictions, labels=examples.labels.cpu().numpy())
+        self.save(name, model, result=result, write=write)
 
     def best(self) -> list[str]:
         """The names of the checkpoints with the best --selection_metric on dev_select; several if they tie.

@@ -149,10 +149,10 @@ def check_whole(folder: Path) -> None:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """All metrics and submissions by path, without the seconds they took."""
+    """All metrics, predictions and submissions by path, without the seconds they took."""
     outputs = folder / "outputs"
     contents = {path: _without_seconds(json.loads(path.read_text())) for path in outputs.rglob("metrics.json")}
-    contents |= {path: path.read_text() for path in outputs.rglob("*.tsv")}
+    contents |= {path: path.read_bytes() for pattern in ("*.tsv", "*.npy") for path in outputs.rglob(pattern)}
     return {str(path.relative_to(folder)): content for path, content in contents.items()}
 
 

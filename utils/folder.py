@@ -4,9 +4,10 @@
     folder.state("ckpt_30", settings)     # absent, in training, finished, diverged, stale, or made with other settings
     folder.results()                      # metrics.json of each finished checkpoint, by name
 
-A checkpoint folder is complete: weights, configuration, vocabulary, model card, its settings (args.json) and metrics
-(metrics.json), renamed into place in one step. The args.json, metrics.json and submission file beside it are derived
-from it. Its weights may be deleted to save space; the result stays valid. Hidden files beside it hold the progress:
+A checkpoint folder is complete: weights, configuration, vocabulary, model card, its settings (args.json), metrics
+(metrics.json) and predictions (predictions.npy), renamed into place in one step. The args.json, metrics.json and
+submission file beside it are derived from it. Its weights may be deleted to save space; the result stays valid. Hidden
+files beside it hold the progress:
 
     .ckpt.state     state of an unfinished training, written by utils.resume
     .ckpt.stale     --overwrite has begun: settings of the new run, and digest of the checkpoint that it replaces
