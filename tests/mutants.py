@@ -40,7 +40,8 @@ PATTERNS = (  # files to change by default
     "run_*.py",
     *(
         f"scripts/{name}.py"
-        for name in ("budget", "predict", "report_data", "sweep", "sweep_grid", "sweep_jobs", "submission")
+        for name in ("budget", "predict", "report_data", "report_statistics", "submission")
+        + ("sweep", "sweep_grid", "sweep_jobs")
     ),
 )
 QUICK = 0.5  # seconds of a test, traced
