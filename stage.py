@@ -35,7 +35,6 @@ from utils.evaluation import evaluate, metrics_of, predict, teacher_logits_fn
 from utils.files import has_weights, read_json, write_json
 from utils.folder import RESULT, SUBMISSION
 from utils.halving import rung_updates
-from utils.machine import BusyProcessors
 from utils.metrics import Metrics, baseline, best_of, only_answer, predictions_of
 from utils.predictions import save_predictions
 from utils.reading import Data
@@ -69,7 +68,6 @@ class Stage(Run):
         self.machine["float32_products"] = "oneDNN" if USES_ONEDNN else "torch"
         if args.use_bf16 and self.device.type == "cpu" and bfloat16_is_slower(*vendor_and_flags()):
             logger.warning("--use_bf16: slower than float32 on this processor, which has no AMX")
-        self.busy_processors = BusyProcessors()
         torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; changes nothing on a CPU
 
     # load models and data
@@ -131,7 +129,6 @@ class Stage(Run):
         # all models must have the same tokenizer
         paths = [getattr(self.args, f"{who}model_path", None) for who in ("", "teacher_", "student_")]
         self.tokenizer = load_tokenizer(*filter(None, paths))
-        # examples that fit all models' vocabularies and positions
         configs = [model.config for model in models]
         data = reading.load_data(self.args, self.tokenizer, self.device, *configs, train=train)
         # rows and commoner class, which stand beside the metrics

@@ -5,10 +5,10 @@
 
 Writes results.csv (one line a number), results.md and results.tex (student and method by task: mean and standard
 deviation over seeds, parameters, MACs, speed), comparisons.md and by_sparsity.md (sparse against dense teachers, paired
-over seeds), settings.md (with rows, hours and hardware), figures as PNG and PDF, and index.html, a page that opens with
-what comes of it all. What was not run is shown as missing; at a teacher sparsity of 0 % one method's runs stand for
-all, since that teacher is the dense one. Speed is measured now, on one checkpoint of each student and of the teacher in
-turns: thirteen batches of 8 rows of 128 tokens, on the GPU if there is one. Needs matplotlib.
+over seeds, with tests), settings.md (with rows, hours and hardware), figures as PNG and PDF, and index.html, a page
+that opens with what comes of it all. What was not run is shown as missing; at a teacher sparsity of 0 % one method's
+runs stand for all, since that teacher is the dense one. Speed is measured now, on one checkpoint of each student and of
+the teacher in turns: thirteen batches of 8 rows of 128 tokens, on the GPU if there is one. Needs matplotlib.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import torch
 from safetensors.numpy import load_file
 
 from models.units import CheckpointError, kept_units
+from scripts import report_comparisons as comparisons
 from scripts import report_costs as costs
 from scripts import report_data as data
 from scripts import report_tables as tables
@@ -177,10 +178,11 @@ def main(argv=None):
     data.write_csv(folder / "results.csv", rows)
     rows = data.with_dense_ends(rows)
     whole = data.trained_to_the_end(rows)
+    resampled = comparisons.resampled_rows(whole)
     shown = {
         "results": tables.results_table(rows, speeds, measured),
-        "comparisons": tables.comparison_table(whole, overall=True),
-        "by_sparsity": tables.comparison_table(whole, overall=False),
+        "comparisons": comparisons.comparison_table(whole, True, resampled),
+        "by_sparsity": comparisons.comparison_table(whole, False, resampled),
         "settings": tables.settings_table(settings),
     }
     for name, table in shown.items():

@@ -44,7 +44,7 @@ class Row:
 
     task: str
     student: str  # "3 layers", "70 % pruned"; blank for a teacher
-    method: str  # TEACHER, ALONE, TRIAL, "lam 0.5", "random", "lam 0.5, 70 30 0 % in turn"
+    method: str  # TEACHER, ALONE, TRIAL, "lam 0.5", "random", or a score and, after a comma, a variant of its logits
     teacher_sparsity: int | None  # percent; None where no sparse teacher took part, or several did
     seed: int
     metric: str
@@ -84,8 +84,12 @@ class Comparison(NamedTuple):
     high: float | None
     better: int  # seeds in which the first was
     worse: int
-    sign_p: float  # two-sided sign test, ties left out
-    seeds: int
+    differences: tuple[float, ...]  # by ascending seed
+
+    @property
+    def seeds(self) -> int:
+        """How many there are."""
+        return len(self.differences)
 
     @property
     def is_beyond_noise(self) -> bool:
@@ -198,7 +202,7 @@ def _row(folder: Path, name: str, args: dict[str, Any], metrics: dict[str, Any])
         task=args["task_name"],
         student=_student(args, metrics) if method != TEACHER else "",
         method=method,
-        teacher_sparsity=None if args.get("teacher_schedule") else sparsity_of(name),
+        teacher_sparsity=None if "," in method else sparsity_of(name),
         seed=args["seed"],
         metric=metric,
         value=metrics.get("report", metrics["dev"])[metric],
@@ -218,11 +222,12 @@ def _row(folder: Path, name: str, args: dict[str, Any], metrics: dict[str, Any])
 
 
 def _method(name: str, args: dict[str, Any], metrics: dict[str, Any]) -> str:
-    schedule = args.get("teacher_schedule")
+    schedule, spread = args.get("teacher_schedule"), args.get("match_spread")
     if schedule or sparsity_of(name) is not None:
         score = args.get("score", "knowledgeable")
         score = f"lam {args['lam']:g}" if score == "knowledgeable" else score
-        return f"{score}, {' '.join(map(str, schedule))} % in turn" if schedule else score
+        in_turn = f", {' '.join(map(str, schedule))} % in turn" if schedule else ""
+        return f"{score}, {sparsity_of(name)} % of {spread} %'s spread" if spread is not None else f"{score}{in_turn}"
     if "teacher" not in metrics:
         return TEACHER
     return ALONE if args["model_type"] == "ft" else TRIAL
@@ -279,8 +284,7 @@ def compare(ours: dict[int, float], theirs: dict[int, float]) -> Comparison | No
     if len(differences) > 1 and (error := stats.sem(differences)) > 0:
         low, high = (float(end) for end in stats.t.interval(0.95, len(differences) - 1, mean, error))
     better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    sign = stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
-    return Comparison(mean, low, high, better, worse, float(sign), len(differences))
+    return Comparison(mean, low, high, better, worse, tuple(differences))
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scripts import report_data as data
-from scripts import report_schedules as schedules
+from scripts import report_variants as variants
 from scripts.report_costs import LENGTH
 from utils.tasks import title_of
 
 METRICS = {"acc": "accuracy", "acc_and_f1": "(accuracy + F1) / 2", "corr": "(Pearson + Spearman) / 2"}
 METRICS |= {"matthews_corrcoef": "Matthews correlation", "f1": "F1", "macro_f1": "macro F1"}
 OVERALL = ("best", "mean of all cut")  # what to take of all teacher sparsities' students
-COMPARED = ("task", "student", "sparse teacher", "against")
-NUMBERS = ("its students", "difference", "95 % interval", "better / worse", "sign test p")
 FOLDED = 30  # lines of a table; longer ones are folded on the page
 
 
@@ -24,11 +22,11 @@ class Table(NamedTuple):
 
     title: str
     header: tuple[str, ...]  # of several lines, the first being the name
-    lines: list[tuple[str, ...]]
+    lines: list[tuple[str, ...]]  # cells, of several lines too
     grouped: int  # columns, the first ones, that the page turns into a heading for lines where they are the same
     left: int  # columns that are names and not numbers
     caption: str
-    notes: tuple[str, ...] = ()  # on single cells, below it
+    notes: tuple[str, ...] = ()  # on single cells or columns, below it
 
 
 def groups(rows: list[data.Row]) -> list[tuple[str, str]]:
@@ -66,7 +64,7 @@ def results_table(rows: list[data.Row], speeds: dict[str, float], measured: str)
     notes = []
     teachers = [row for row in rows if row.method == data.TEACHER]
     for student in ["", *sorted({row.student for row in rows if row.student})]:
-        names = [data.ALONE, data.TRIAL, *methods, *schedules.methods_of(rows)] if student else [data.TEACHER]
+        names = [data.ALONE, data.TRIAL, *methods, *variants.methods_of(rows)] if student else [data.TEACHER]
         mine = [row for row in rows if row.student == student]
         found = {(n, t): [r for r in mine if (r.method, r.task) == (n, t)] for n in names for t in tasks}
         means = {where: _mean(there, rows) for where, there in found.items()}
@@ -163,65 +161,20 @@ def _how_to_read(rows: list[data.Row]) -> str:
     return " ".join(text)
 
 
-def by_choice(found: list[data.Row]) -> dict[str, dict[int, float]]:
-    """Choice of a method's students (best, mean of all cut, a sparsity) -> seed -> 100 x the metric."""
+def choices_of(found: list[data.Row]) -> dict[str, dict[int, list[data.Row]]]:
+    """Choice of a method's students (best, mean of all cut, a sparsity) -> seed -> those whose mean it is."""
     best, mean = OVERALL
-    choices = {best: {seed: 100 * row.value for seed, row in data.best_by_seed(found).items()}}
     cut = [row for row in found if row.teacher_sparsity]
-    seeds = sorted({row.seed for row in cut})
-    choices[mean] = {seed: statistics.fmean(100 * row.value for row in cut if row.seed == seed) for seed in seeds}
+    choices = {best: {seed: [row] for seed, row in data.best_by_seed(found).items()}}
+    choices[mean] = {seed: [row for row in cut if row.seed == seed] for seed in sorted({row.seed for row in cut})}
     for sparsity in sorted({row.teacher_sparsity for row in found}):
-        choices[f"{sparsity} %"] = {row.seed: 100 * row.value for row in found if row.teacher_sparsity == sparsity}
+        choices[f"{sparsity} %"] = {row.seed: [row] for row in found if row.teacher_sparsity == sparsity}
     return choices
 
 
-def comparison_table(rows: list[data.Row], overall: bool) -> Table:
-    """Students of sparse teachers less the dense one's, and less those of randomly cut teachers, paired over seeds.
-
-    `overall`: of all sparsities together, else of each.
-    """
-    lines = []
-    beyond = 0
-    intervals = 0
-    for task, student in groups(rows):
-        mine = [row for row in rows if (row.task, row.student) == (task, student)]
-        dense = {row.seed: 100 * row.value for row in mine if row.method == data.TRIAL}
-        methods = {method: by_choice([row for row in mine if row.method == method]) for method in methods_of(mine)}
-        pairs = [(m, choice, values, "dense", dense) for m in methods for choice, values in methods[m].items()]
-        for method in [m for m in methods if "random" in methods and m != "random"]:
-            for choice in OVERALL:
-                pairs.append((method, choice, methods[method][choice], "random", methods["random"][choice]))
-        pairs += schedules.pairs(mine, methods, dense)
-        for method, choice, ours, other, theirs in pairs:
-            if choice.endswith("%") != overall and ours:  # that of a single sparsity
-                compared = data.compare(ours, theirs)
-                mean = f"{statistics.fmean(ours.values()):.2f}"
-                lines.append((title_of(task), student, f"{method}, {choice}", other, mean, *_compared_cells(compared)))
-                beyond += compared is not None and compared.is_beyond_noise
-                intervals += compared is not None and compared.low is not None
-    title = "Sparse against dense teachers, paired over seeds" if overall else "The same at each teacher sparsity"
-    return Table(title, (*COMPARED, *NUMBERS), lines, 2, len(COMPARED), _how_many(overall, beyond, intervals))
-
-
-def _compared_cells(compared: data.Comparison | None) -> tuple[str, ...]:
-    if compared is None:
-        return ("missing",) * 4
-    interval = "-" if compared.low is None else f"{compared.low:+.2f} to {compared.high:+.2f}"
-    counts = f"{compared.better} / {compared.worse} of {compared.seeds}"
-    marked = f"**{interval}**" if compared.is_beyond_noise else interval
-    return f"{compared.difference:+.2f}", marked, counts, f"{compared.sign_p:.3f}"
-
-
-def _how_many(overall: bool, beyond: int, intervals: int) -> str:
-    """The caption of a table of comparisons, with how many intervals would leave out 0 by chance alone."""
-    chosen = "Best: each seed's best sparsity, which flatters; mean of all cut: nothing is chosen. " if overall else ""
-    text = f"Points of the metric x 100, students of sparse teachers less those they are held against. {chosen}"
-    if not intervals:
-        return f"{text}Intervals (Student's t) take several seeds that differ."
-    return (
-        f"{text}In bold: intervals (Student's t) that leave out 0, {beyond} of {intervals}. They are not corrected for "
-        f"their number: with no effect at all, {0.05 * intervals:.1f} would be expected to."
-    )
+def points(by_seed: dict[int, list[data.Row]]) -> dict[int, float]:
+    """Seed -> 100 x the metric, the mean of its students."""
+    return {seed: statistics.fmean(100 * row.value for row in rows) for seed, rows in by_seed.items()}
 
 
 def settings_table(found: dict[str, dict[str, list]]) -> Table:
@@ -246,10 +199,9 @@ def settings_table(found: dict[str, dict[str, list]]) -> Table:
 
 def markdown(table: Table) -> str:
     """For Markdown, with what there is to say below."""
-    header = [name.replace("\n", "<br>") for name in table.header]
-    sides = ["---" if column < table.left else "--:" for column in range(len(header))]
-    body = "".join("| " + " | ".join(row) + " |\n" for row in (header, sides, *table.lines))
-    return body + "".join(f"\n{note}\n" for note in (table.caption, *table.notes))
+    sides = ["---" if column < table.left else "--:" for column in range(len(table.header))]
+    rows = [" | ".join(row).replace("\n", "<br>") for row in (table.header, sides, *table.lines)]
+    return "".join(f"| {row} |\n" for row in rows) + "".join(f"\n{note}\n" for note in (table.caption, *table.notes))
 
 
 def latex(table: Table) -> str:

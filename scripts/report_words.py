@@ -4,9 +4,11 @@ import statistics
 from typing import NamedTuple
 
 from scripts import report_data as data
-from scripts.report_tables import METRICS, OVERALL, by_choice, groups, listed, methods_of
+from scripts.report_statistics import MIN_SEEDS, RESAMPLES
+from scripts.report_tables import METRICS, OVERALL, choices_of, groups, listed, methods_of, points
 from utils.tasks import title_of
 
+HALF_A_POINT = 0.5  # of the metric x 100, the difference that the seeds needed are for
 LISTED = 4  # differences that the conclusion names one by one
 
 
@@ -43,7 +45,7 @@ def _verdict(rows: list[data.Row], task: str, student: str) -> Verdict | None:
     """By the score that does best on dev_select; random, which is there to be compared with, is none."""
     mine = [row for row in rows if (row.task, row.student) == (task, student)]
     by_method = {method: [row for row in mine if row.method == method] for method in methods_of(mine)}
-    choices = {method: by_choice(found) for method, found in by_method.items()}
+    choices = {m: {c: points(found) for c, found in choices_of(mine).items()} for m, mine in by_method.items()}
     random = choices.pop("random", {"best": {}})["best"]
     if not choices:
         return None
@@ -100,6 +102,27 @@ def _limits(found: list[Verdict]) -> str:
     return " ".join(text)
 
 
+def comparison_caption(overall: bool, beyond: int, intervals: int) -> str:
+    """The caption of a table of comparisons, with how many intervals would leave out 0 by chance alone."""
+    chosen = "Best: each seed's best sparsity, which flatters; mean of all cut: nothing is chosen. " if overall else ""
+    text = f"Points of the metric x 100, students of sparse teachers less those they are held against. {chosen}"
+    if not intervals:
+        return f"{text}Intervals (Student's t) take several seeds that differ."
+    return (
+        f"{text}In bold: intervals (Student's t) that leave out 0, {beyond} of {intervals}. They are not corrected for "
+        f"their number: with no effect at all, {0.05 * intervals:.1f} would be expected to."
+    )
+
+
+def comparison_notes(without_rows: int, comparisons: int) -> tuple[str, ...]:
+    """What the tests of a table of comparisons are; of so many no rows could be resampled."""
+    lacking = (
+        f"Rows are not resampled in {without_rows} of {comparisons} comparisons, whose checkpoints do not all hold "
+        "predictions for the same rows; those made before predictions were kept have none (predictions.npy)."
+    )
+    return (*TESTS, lacking) if without_rows else TESTS
+
+
 def curve_caption(rows: list[data.Row]) -> str:
     """How many points of a task's and student's curves are apart from the dense teacher's students."""
     dense = data.mean_over_seeds(100 * row.value for row in rows if row.method == data.TRIAL)
@@ -115,6 +138,15 @@ def curve_caption(rows: list[data.Row]) -> str:
     return f"{above} {of} lie above the dashed line, {within} within the grey band."
 
 
+TESTS = (
+    "p: exact sign-flip test over paired seeds, two-sided; with S seeds it is never below 2 / 2^S. Holm: corrected for "
+    "the tasks that the same comparison was made on.",
+    f"BCa: 95 % bootstrap interval over seeds. Seeds and rows: both resampled {RESAMPLES:,} times (multi-bootstrap), "
+    f"95 % interval and two-sided p; what was chosen stays chosen. Both take {MIN_SEEDS} seeds, and are too narrow "
+    "with few.",
+    f"Seeds needed: for a true difference of {HALF_A_POINT} points to be found with 80 % power by a paired t-test at 5 "
+    "%, two-sided, if differences have the standard deviation found, of which few seeds tell little.",
+)
 CURVES = (
     "Each point: students whose teacher had lost that share of its heads and neurons, as a mean over seeds; dashed: "
     "students of the dense teacher. Seeds alone move those by a standard deviation, the grey band where there are "

@@ -4,10 +4,12 @@ import csv
 import json
 import re
 import shutil
+import statistics
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import refused, small_config, write_task, write_vocabulary
@@ -20,16 +22,20 @@ import run_pruning
 import run_rewinding
 import run_sparsification
 from scripts import export, report, report_costs
+from scripts import report_comparisons as comparisons
 from scripts import report_data as data
 from scripts import report_tables as tables
+from scripts.report_statistics import multi_bootstrap, row_counts, seeds_needed
 from scripts.report_words import conclusion
 from utils.errors import InputError
+from utils.predictions import PREDICTIONS, read_predictions, save_predictions
 
 VALUES = {  # seed -> what the dense teacher's student came to, and those of a sparse teacher at 0, 30 and 60 %
     1: (0.60, {"0": 0.60, "30": 0.64, "60": 0.61}),
     2: (0.62, {"0": 0.62, "30": 0.61, "60": 0.65}),
     3: (0.61, {"0": 0.61, "30": 0.66, "60": 0.58}),
 }
+BEST = {1: (30,), 2: (60,), 3: (30,)}  # seed -> sparsities
 
 
 def write(folder: Path, args: dict, metrics: dict) -> None:
@@ -176,12 +182,12 @@ def test_students_that_halving_has_dropped_are_marked_and_do_not_count(outputs, 
 
 
 def test_comparisons_are_paired_over_seeds(outputs):
-    found = [tables.comparison_table(rows_of(outputs), overall) for overall in (True, False)]
+    found = [comparisons.comparison_table(rows_of(outputs), overall, {}) for overall in (True, False)]
     lines = {line[2]: line[3:] for table in found for line in table.lines}
     assert lines["lam 0.5, best"][:3] == ("dense", "65.00", "+4.00")
     assert lines["lam 0.5, mean of all cut"][2] == "+1.50"  # 0.625, 0.63 and 0.62 less 0.60, 0.62 and 0.61
     assert lines["lam 0.5, 30 %"][4] == "2 / 1 of 3"
-    assert lines["lam 0.5, 0 %"] == ("dense", "61.00", "+0.00", "-", "0 / 0 of 3", "1.000")
+    assert lines["lam 0.5, 0 %"] == ("dense", "61.00", "+0.00", "-", "0 / 0 of 3", "1.000", "all equal", "-", "-")
 
 
 def test_comparisons_are_counted_and_those_beyond_noise_are_marked(outputs):
@@ -189,7 +195,7 @@ def test_comparisons_are_counted_and_those_beyond_noise_are_marked(outputs):
         replace(row, value=row.value + (0.1 if row.teacher_sparsity == 30 else 0), dev_select=0.5)
         for row in rows_of(outputs)
     ]
-    table = tables.comparison_table(rows, overall=False)
+    table = comparisons.comparison_table(rows, False, {})
     intervals = {line[2]: line[6] for line in table.lines}
     assert re.fullmatch(r"\*\*\+[\d.]+ to \+[\d.]+\*\*", intervals["lam 0.5, 30 %"])
     assert "**" not in intervals["lam 0.5, 60 %"]
@@ -203,7 +209,9 @@ def test_scores_are_compared_with_random_ones_where_there_are_some(outputs):
         folder = outputs / f"seed_{seed}" / "rewind" / "kd_2_rte_random"
         write(folder, {**student, "seed": seed}, sparse)
     lines = [
-        (*line[2:4], line[5]) for line in tables.comparison_table(rows_of(outputs), True).lines if line[3] == "random"
+        (*line[2:4], line[5])
+        for line in comparisons.comparison_table(rows_of(outputs), True, {}).lines
+        if line[3] == "random"
     ]
     assert lines == [("lam 0.5, best", "random", "+3.00"), ("lam 0.5, mean of all cut", "random", "+1.50")]
 
@@ -223,34 +231,125 @@ def test_schedules_are_methods_of_their_own_and_change_no_number_of_a_sparsity(o
         write(folder / "kd_2_rte_0.5_schedule_60_30_0", {**schedule, "seed": seed}, result(0.68, teachers={}))
         random = {**schedule, "seed": seed, "score": "random"}
         write(folder / "kd_2_rte_random_schedule_60_30_0", random, result(0.58, teachers={}))
+        spread = {**student, "match_spread": 30, "seed": seed}
+        write(folder / "kd_2_rte_0.5_spread_30", spread, {"0": result(0.62)})
     after, all_numbers = reported()
     assert after["by_sparsity.md"] == before["by_sparsity.md"]
-    assert [line for line in all_numbers if "in turn" not in line["method"]] == numbers
+    assert [line for line in all_numbers if "," not in line["method"]] == numbers
     assert "| 2 layers | lam 0.5, best of 3 | 65.00 ± 1.00 |" in after["results.md"]
     assert "| 2 layers | lam 0.5, 60 30 0 % in turn | **68.00 ± 0.00** |" in after["results.md"]
     # held against the dense teacher's students, the best of the same score, and random teachers in the same turns
-    found = {line[2:4]: line[4:6] for line in tables.comparison_table(rows_of(outputs), True).lines}
+    found = {line[2:4]: line[4:6] for line in comparisons.comparison_table(rows_of(outputs), True, {}).lines}
     assert {against: numbers for (name, against), numbers in found.items() if name.startswith("lam 0.5, 60")} == {
         "dense": ("68.00", "+7.00"),
         "lam 0.5, best": ("68.00", "+3.00"),
         "random, 60 30 0 % in turn": ("68.00", "+10.00"),
     }
     assert [against for name, against in found if name.startswith("random")] == ["dense"]
-    assert [line for line in after["comparisons.md"].splitlines() if "in turn" not in line][:-2] == [
-        *before["comparisons.md"].splitlines()[:-2]
-    ]
+    # the dense teacher with another's spread against the dense one, and the other one against it
+    assert found["lam 0.5, 0 % of 30 %'s spread", "dense"] == ("62.00", "+1.00")
+    assert found["lam 0.5, 30 %", "lam 0.5, 0 % of 30 %'s spread"] == ("63.67", "+1.67")
+    lines = after["comparisons.md"].splitlines()
+    there = set(before["comparisons.md"].splitlines())
+    assert all(
+        "in turn" in line or "spread" in line for line in lines if line.startswith("| RTE") and line not in there
+    )
     assert conclusion(rows_of(outputs))[0].count("+4.00") == 1
 
 
-def test_intervals_and_sign_tests_are_scipys():
+def test_intervals_are_scipys_and_seeds_are_paired():
     ours = {seed: 0.01 * value for seed, value in enumerate([64, 61, 66, 70, 58, 63])}
     theirs = {seed: 0.01 * value for seed, value in enumerate([60, 62, 61, 66, 58, 60])}
     compared = data.compare(ours, {**theirs, 99: 0.5})
     expected = stats.ttest_rel(list(ours.values()), list(theirs.values())).confidence_interval(0.95)
     assert (compared.low, compared.high) == pytest.approx((expected.low, expected.high))
     assert (compared.better, compared.worse, compared.seeds) == (4, 1, 6)
-    assert compared.sign_p == pytest.approx(stats.binomtest(4, 5).pvalue)
+    assert compared.differences == pytest.approx([0.04, -0.01, 0.05, 0.04, 0, 0.03])
     assert data.compare({1: 0.5}, {2: 0.5}) is None
+
+
+def compared_cells(rows: list[data.Row], resampled: dict) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """Task, choice and other side of all comparisons -> p, BCa, seeds and rows, seeds needed."""
+    found = [comparisons.comparison_table(rows, overall, resampled) for overall in (True, False)]
+    return {(line[0], line[2], line[3]): line[8:] for table in found for line in table.lines}
+
+
+def keep_predictions(outputs: Path) -> None:
+    """Of 100 rows for every checkpoint, as many right as its metric says."""
+    labels = np.arange(100) % 2
+    for seed, path in enumerate(sorted(outputs.rglob("ckpt*/metrics.json"))):
+        right = round(100 * json.loads(path.read_text())["dev"]["acc"])
+        order = np.random.default_rng(seed).permutation(100)
+        save_predictions(path.parent, np.where(order < right, labels, 1 - labels), labels)
+
+
+def test_comparisons_have_the_tests_of_their_paired_differences(outputs):
+    cells = compared_cells(rows_of(outputs), {})["RTE", "lam 0.5, 30 %", "dense"]
+    differences = [4.0, -1.0, 5.0]
+    interval = stats.bootstrap((differences,), np.mean, method="BCa", n_resamples=9999, rng=np.random.default_rng(0))
+    bca = "{:+.2f} to {:+.2f}".format(*interval.confidence_interval)
+    # of 4 + 1 + 5, 4 - 1 + 5 and so on, 4 of 8 are as far from 0 as what was found
+    assert cells == ("0.500", bca, "-", str(seeds_needed(statistics.stdev(differences), 0.5)))
+    two = [row for row in rows_of(outputs) if row.seed != 3]
+    assert compared_cells(two, {})["RTE", "lam 0.5, 30 %", "dense"][:2] == ("1.000", "under 3 seeds")
+
+
+def test_p_is_corrected_for_the_tasks_of_the_same_comparison(outputs):
+    rows = [replace(row, task=task) for task in ("rte", "mrpc", "qnli") for row in rows_of(outputs)]
+    rows = [replace(row, value=0.5) if row.task == "mrpc" and row.student else row for row in rows]
+    lone = [replace(row, task="sst2", student="1 layers") for row in rows_of(outputs) if row.student]
+    cells = compared_cells(rows + lone, {})
+    found = {task: cells[task, "lam 0.5, best", "dense"][0] for task in ("RTE", "QNLI", "MRPC", "SST-2")}
+    # 0.25 x 3, then 0.25 x 2, which may not be below it
+    corrected = {"RTE": "0.250\nHolm 0.750", "QNLI": "0.250\nHolm 0.750", "MRPC": "1.000\nHolm 1.000"}
+    assert found == {**corrected, "SST-2": "0.250"}
+
+
+def test_rows_are_resampled_where_predictions_were_kept(outputs, tmp_path):
+    keep_predictions(outputs)
+    rows = rows_of(outputs)
+    cells = {key[1]: cell[2] for key, cell in compared_cells(rows, comparisons.resampled_rows(rows)).items()}
+    # the mean of all cut, and the best, by plain loops over rows drawn again and again
+    values = {}
+    for row in rows:
+        columns = read_predictions(row.checkpoint)
+        right = columns["label"] == columns["prediction"]
+        assert right.mean() == row.value
+        means = [np.repeat(right, count).mean() for count in row_counts(100)]
+        values[row.method, row.teacher_sparsity, row.seed] = 100 * np.array(means)
+    for choice, sparsities in (("mean of all cut", {seed: (30, 60) for seed in VALUES}), ("best", BEST)):
+        differences = [
+            np.mean([values["lam 0.5", s, seed] for s in cut], axis=0) - values[data.TRIAL, None, seed]
+            for seed, cut in sparsities.items()
+        ]
+        found = multi_bootstrap(np.stack(differences, axis=1))
+        assert cells[f"lam 0.5, {choice}"] == "{:+.2f} to {:+.2f}\np {:.3f}".format(*found.interval, found.p)
+    # on the page and in Markdown
+    report.main([str(outputs), "--report_dir", str(tmp_path / "report"), "--no_speed"])
+    interval, p = cells["lam 0.5, best"].split("\n")
+    assert f" | {interval}<br>{p} | " in (tmp_path / "report/comparisons.md").read_text()
+    page = (tmp_path / "report/index.html").read_text()
+    assert f"<td class=number>{interval}<small>{p}</small></td>" in page
+    assert "multi-bootstrap" in page
+    assert "Rows are not resampled" not in page
+
+
+def test_rows_without_predictions_or_with_others_are_not_resampled_and_that_is_said(outputs, tmp_path):
+    report.main([str(outputs), "--report_dir", str(tmp_path / "report"), "--no_speed"])
+    assert "Rows are not resampled in 2 of 2 comparisons" in (tmp_path / "report/comparisons.md").read_text()
+    assert "Rows are not resampled in 3 of 3 comparisons" in (tmp_path / "report/index.html").read_text()
+    keep_predictions(outputs)
+    [without] = outputs.glob("seed_2/rewind/*/ckpt_60")
+    (without / PREDICTIONS).unlink()
+    [other] = outputs.glob("seed_3/rewind/*/ckpt_0")
+    save_predictions(other, np.zeros(100, int), np.zeros(100, int))
+    rows = rows_of(outputs)
+    cells = compared_cells(rows, comparisons.resampled_rows(rows))
+    left_out = {key[1].removeprefix("lam 0.5, ") for key, found in cells.items() if found[2] == "-"}
+    assert left_out == {"best", "mean of all cut", "60 %", "0 %"}
+    (without / PREDICTIONS).write_bytes(b"")
+    with pytest.raises(InputError, match=r"ckpt_60/predictions\.npy: not a NumPy file"):
+        comparisons.resampled_rows(rows)
 
 
 def test_weights_are_selected_on_one_half_and_reported_on_the_other(tmp_path):

@@ -22,7 +22,7 @@ from utils.card import model_card
 from utils.errors import InputError
 from utils.files import lock, read_json, release, write_json, write_text, written_beside
 from utils.folder import RESULT, SUBMISSION, RunFolder, State, refuse_other_rows
-from utils.machine import hardware, versions
+from utils.machine import BusyProcessors, hardware, versions
 from utils.paths import CHECKPOINT, script_name
 from utils.seeds import set_seed
 from utils.settings import SETTINGS, differences, settings
@@ -65,6 +65,7 @@ class Run:
         log.start()
         self.device = processes.start(args.use_cpu)
         self.machine = {**versions(), **hardware(self.device.type)}
+        self.busy_processors = BusyProcessors()
         set_seed(args.seed)
         if processes.world_size() > 1 and "num_train_epochs" not in args:
             raise InputError(f"{self.script}: runs on one process, found {processes.world_size()}: no torchrun")

@@ -1,0 +1,170 @@
+"""The comparisons of scripts/report.py: sparse against dense teachers, paired over seeds, with their tests."""
+
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from scripts import report_data as data
+from scripts import report_statistics as statistic
+from scripts import report_variants as variants
+from scripts import report_words as words
+from scripts.report_tables import OVERALL, Table, choices_of, groups, methods_of, points
+from utils.predictions import read_predictions
+from utils.tasks import title_of
+
+COMPARED = ("task", "student", "sparse teacher", "against")
+NUMBERS = ("its students", "difference", "95 % interval\nStudent's t", "better / worse", "p\nsign flips")
+NUMBERS += ("BCa\n95 % interval", "seeds and rows\n95 % interval, p", f"seeds needed\nfor {words.HALF_A_POINT} points")
+
+
+class Resampled(NamedTuple):
+    """A checkpoint's metric on resampled rows."""
+
+    rows: bytes  # their labels: what is paired has the same
+    values: np.ndarray  # (B,), x 100
+
+
+class Pair(NamedTuple):
+    """Students of a sparse teacher and those that they are held against: seed -> those whose mean counts."""
+
+    task: str
+    student: str
+    method: str
+    choice: str
+    against: str
+    ours: dict[int, list[data.Row]]
+    theirs: dict[int, list[data.Row]]
+
+    @property
+    def family(self) -> tuple[str, ...]:
+        """The same for one comparison on several tasks."""
+        return self.student, self.method, self.choice, self.against
+
+    @property
+    def is_overall(self) -> bool:
+        """Whether it is more than one sparsity's students against the dense teacher's."""
+        return not self.choice.endswith("%") or "," in self.against
+
+
+def resampled_rows(rows: list[data.Row]) -> dict[Path, Resampled]:
+    """The metrics of all students whose predictions were kept, on the same resamples of their rows: by checkpoint.
+
+    Raises:
+        InputError: raised by read_predictions.
+    """
+    found: dict[Path, Resampled] = {}
+    students = [row for row in rows if row.student]
+    for row in sorted(students, key=lambda row: row.task):  # so that one task's resamples are held at a time
+        columns = read_predictions(row.checkpoint) if row.checkpoint not in found else None
+        if columns is not None:
+            labels = columns["label"]
+            counts = statistic.row_counts(len(labels))
+            values = statistic.resampled_metric(row.metric, columns["prediction"], labels, counts)
+            found[row.checkpoint] = Resampled(labels.tobytes(), 100 * values)
+    return found
+
+
+def comparison_table(rows: list[data.Row], overall: bool, resampled: dict[Path, Resampled]) -> Table:
+    """Students of sparse teachers less the dense one's, and less those of randomly cut teachers, paired over seeds.
+
+    Args:
+        rows: all there are.
+        overall: of all sparsities together, else of each.
+        resampled: by checkpoint, of resampled_rows.
+    """
+    pairs = [pair for pair in _pairs(rows) if pair.is_overall == overall and pair.ours]
+    compared = [data.compare(points(pair.ours), points(pair.theirs)) for pair in pairs]
+    p_values = [None if found is None else statistic.sign_flip_p(found.differences) for found in compared]
+    corrected = _corrected(pairs, p_values)
+    over_rows = [_over_rows(pair, resampled) for pair in pairs]
+    lines = []
+    for pair, *found in zip(pairs, compared, p_values, corrected, over_rows, strict=True):
+        names = (title_of(pair.task), pair.student, f"{pair.method}, {pair.choice}", pair.against)
+        mean = f"{statistics.fmean(points(pair.ours).values()):.2f}"
+        lines.append((*names, mean, *_cells(*found)))
+    title = "Sparse against dense teachers, paired over seeds" if overall else "The same at each teacher sparsity"
+    there = [found for found in compared if found]
+    caption = words.comparison_caption(
+        overall, sum(found.is_beyond_noise for found in there), sum(found.low is not None for found in there)
+    )
+    lacking = sum(found is not None and rows is None for found, rows in zip(compared, over_rows, strict=True))
+    notes = words.comparison_notes(lacking, len(there))
+    return Table(title, (*COMPARED, *NUMBERS), lines, 2, len(COMPARED), caption, notes)
+
+
+def _pairs(rows: list[data.Row]) -> Iterator[Pair]:
+    """Every choice of every method's students and those of the dense teacher, then of randomly cut ones."""
+    for task, student in groups(rows):
+        mine = [row for row in rows if (row.task, row.student) == (task, student)]
+        dense = {row.seed: [row] for row in mine if row.method == data.TRIAL}
+        methods = {method: choices_of([row for row in mine if row.method == method]) for method in methods_of(mine)}
+        for method, choices in methods.items():
+            for choice, ours in choices.items():
+                yield Pair(task, student, method, choice, "dense", ours, dense)
+        for method in [m for m in methods if "random" in methods and m != "random"]:
+            for choice in OVERALL:
+                yield Pair(task, student, method, choice, "random", methods[method][choice], methods["random"][choice])
+        for comparison in variants.pairs(mine, methods, dense):
+            yield Pair(task, student, *comparison)
+
+
+def _corrected(pairs: list[Pair], p_values: list[float | None]) -> list[float | None]:
+    """Each p corrected for the other tasks' of the same comparison; None where there are none."""
+    corrected: list[float | None] = [None] * len(pairs)
+    for family in {pair.family for pair in pairs}:
+        places = [i for i, pair in enumerate(pairs) if pair.family == family and p_values[i] is not None]
+        if len(places) > 1:
+            for place, p in zip(places, statistic.holm([p_values[i] for i in places]), strict=True):
+                corrected[place] = p
+    return corrected
+
+
+def _over_rows(pair: Pair, resampled: dict[Path, Resampled]) -> np.ndarray | None:
+    """The difference of each seed that both have on each resample of the rows, (B, S); None without predictions."""
+    seeds = sorted(pair.ours.keys() & pair.theirs.keys())
+    sides = [
+        [[resampled.get(row.checkpoint) for row in side[seed]] for seed in seeds] for side in (pair.ours, pair.theirs)
+    ]
+    found = [students for side in sides for of_seed in side for students in of_seed]
+    if None in found or len({students.rows for students in found}) != 1:
+        return None
+    ours, theirs = (np.stack([np.mean([s.values for s in of_seed], 0) for of_seed in side], 1) for side in sides)
+    return ours - theirs
+
+
+def _cells(
+    compared: data.Comparison | None, p: float | None, corrected: float | None, over_rows: np.ndarray | None
+) -> tuple[str, ...]:
+    """Difference, Student's t, better and worse seeds, p, BCa, seeds and rows, seeds needed."""
+    if compared is None:
+        return ("missing",) * (len(NUMBERS) - 1)
+    interval = "-" if compared.low is None else _signed(compared.low, compared.high)
+    needed = None
+    if compared.seeds > 1:
+        needed = statistic.seeds_needed(statistics.stdev(compared.differences), words.HALF_A_POINT)
+    bca = statistic.bca_interval(compared.differences)
+    return (
+        f"{compared.difference:+.2f}",
+        f"**{interval}**" if compared.is_beyond_noise else interval,
+        f"{compared.better} / {compared.worse} of {compared.seeds}",
+        f"{p:.3f}" if corrected is None else f"{p:.3f}\nHolm {corrected:.3f}",
+        _signed(*bca) if bca else statistic.unresampled(compared.differences),
+        _rows_cell(over_rows),
+        "-" if needed is None else f"{needed:,}",
+    )
+
+
+def _rows_cell(over_rows: np.ndarray | None) -> str:
+    if over_rows is None:
+        return "-"
+    if reason := statistic.unresampled(over_rows):
+        return reason
+    found = statistic.multi_bootstrap(over_rows)
+    return f"{_signed(*found.interval)}\np {found.p:.3f}"
+
+
+def _signed(low: float, high: float) -> str:
+    return f"{low:+.2f} to {high:+.2f}"
