@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 import run_distillation
 import run_finetuning
@@ -59,17 +58,25 @@ class DeviceTensor(torch.Tensor):
         copied._is_param = getattr(self, "_is_param", False)
         return memo.setdefault(id(self), copied)
 
-    @classmethod
-    def __torch_function__(cls, function, types, args=(), kwargs=None):
-        if function in (torch.Tensor.data_ptr, torch.Tensor.untyped_storage):
-            return function(args[0].on_cpu)
-        if function is torch.Tensor.tolist:
-            return args[0].cpu().tolist()
-        with torch._C.DisableTorchFunctionSubclass():
-            result = function(*args, **kwargs or {})
-        if function is torch.Tensor.data.__set__:
-            args[0].on_cpu = args[1].on_cpu
-        return result
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    def data_ptr(self) -> int:
+        return self.on_cpu.data_ptr()
+
+    def untyped_storage(self) -> torch.UntypedStorage:
+        return self.on_cpu.untyped_storage()
+
+    def tolist(self) -> Any:
+        return self.cpu().tolist()
+
+    @property
+    def data(self) -> torch.Tensor:
+        return torch.Tensor.data.__get__(self)
+
+    @data.setter
+    def data(self, value: "DeviceTensor") -> None:
+        torch.Tensor.data.__set__(self, value)
+        self.on_cpu = value.on_cpu
 
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
@@ -93,31 +100,35 @@ class Watch(TorchDispatchMode):
 
 def dispatch(function, args: tuple, kwargs: dict):
     """Compute an operation on the CPU, refuse mixed devices, count launches and waits."""
-    operation = function.overloadpacket
+    target = kwargs["device"].type if kwargs.get("device") else "meta"
     tensors = [value for value in flat((*args, *kwargs.values())) if isinstance(value, torch.Tensor)]
-    on_device = [tensor for tensor in tensors if isinstance(tensor, DeviceTensor)]
-    target = torch.device(kwargs.get("device") or "meta").type
-    if on_device and operation not in COPIES:  # numbers without a dimension are welcome everywhere, as on a GPU
-        mixed = [tensor for tensor in tensors if not isinstance(tensor, DeviceTensor) and tensor.dim()]
-        assert not mixed, f"{function}: tensors of two devices"
-    if on_device or target == "gpu":
-        Watch.launches += not (function.is_view or operation in NO_KERNEL)
-        if waits(operation, args, target):
-            Watch.waits[waiting_function()] += 1
+    on_device = [tensor for tensor in tensors if type(tensor) is DeviceTensor]
+    if not on_device and target != "gpu":
+        return function(*args, **kwargs)
+    operation = function.overloadpacket
+    if operation not in COPIES:  # numbers without a dimension are welcome everywhere, as on a GPU
+        mixed = [tensor for tensor in tensors if type(tensor) is not DeviceTensor and tensor.dim()]
+        assert not (mixed and on_device), f"{function}: tensors of two devices"
+    Watch.launches += not (function.is_view or operation in NO_KERNEL)
+    if waits(operation, args, target):
+        Watch.waits[waiting_function()] += 1
     kwargs = {name: to_cpu(value) for name, value in kwargs.items()}
     if target == "gpu":
         kwargs["device"] = torch.device("cpu")
     result = function(*to_cpu(args), **kwargs)
-    if target == "cpu" or not (on_device or target == "gpu"):
+    if target == "cpu":
         return result
-    known = {id(tensor.on_cpu): tensor for tensor in on_device}  # an operation in place returns the tensor it was given
+    # an operation in place returns the tensor that it was given
+    return to_device(result, {id(tensor.on_cpu): tensor for tensor in on_device})
 
-    def wrapped(value):
-        if id(value) in known:
-            return known[id(value)]
-        return DeviceTensor(value) if type(value) is torch.Tensor else value
 
-    return tree_map(wrapped, result)
+def to_device(value: Any, known: dict[int, DeviceTensor]) -> Any:
+    """The same results, with device tensors: those of `known` for the CPU tensors that they hold, else new ones."""
+    if isinstance(value, list | tuple):
+        return type(value)(to_device(part, known) for part in value)
+    if type(value) is torch.Tensor:
+        return known[id(value)] if id(value) in known else DeviceTensor(value)
+    return value
 
 
 def flat(values: list | tuple) -> Iterator:
@@ -210,35 +221,35 @@ def compare_stages() -> dict[str, dict]:
 
 
 def compare_updates(script, folder: str, *flags: str) -> dict:
-    """One epoch of 2 updates and two epochs of them, evaluated at the end."""
-    flags = (*flags, "--max_train_examples", "32", "--log_interval", "1000")
+    """One epoch of an update or two, and two epochs of them, evaluated at the end."""
+    flags = (*flags, "--max_train_examples", "16", "--log_interval", "1000")
     return compare(
         lambda: script.main([*flags, "--num_train_epochs", "1", "--output_dir", f"{folder}/fewer"]),
         lambda: script.main([*flags, "--num_train_epochs", "2", "--output_dir", f"{folder}/more"]),
-        extra=2,
+        extra=1,
     )
 
 
 def compare_batches(script, folder: str, *flags: str) -> dict:
-    """The 21 rows of dev in 2 batches and in 3."""
+    """The 21 rows of dev in one batch and in two."""
     size = "--per_device_eval_batch_size"
     return compare(
-        lambda: script.main([*flags, size, "16", "--output_dir", f"{folder}/fewer"]),
-        lambda: script.main([*flags, size, "8", "--output_dir", f"{folder}/more"]),
+        lambda: script.main([*flags, size, "32", "--output_dir", f"{folder}/fewer"]),
+        lambda: script.main([*flags, size, "16", "--output_dir", f"{folder}/more"]),
         extra=1,
     )
 
 
 def compare_windows() -> dict:
-    """Scoring in which groups are closed again and again: 16 rows in 4 batches, 48 rows in 12."""
+    """Scoring in which groups are closed again and again: 16 rows in 4 batches, 32 rows in 8."""
     model = load_model("teacher", ("not_entailment", "entailment")).to("gpu:0")
     rows = load_examples("rte", "datasets", "train", load_tokenizer("teacher"), 40)
-    losses = [task_loss, teacher_loss(torch.zeros(48, 2, device="gpu:0"))]
-    fewer, more = (rows.rows(torch.arange(count)).to("gpu:0") for count in (16, 48))
+    losses = [task_loss, teacher_loss(torch.zeros(32, 2, device="gpu:0"))]
+    fewer, more = (rows.rows(torch.arange(count)).to("gpu:0") for count in (16, 32))
     return compare(
         lambda: mask_gradients(model, fewer.eval_batches(4, window=8), losses, group_size=4),
         lambda: mask_gradients(model, more.eval_batches(4, window=8), losses, group_size=4),
-        extra=8,
+        extra=4,
     )
 
 
