@@ -7,8 +7,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from functools import partial
 from multiprocessing import Process
 from pathlib import Path
@@ -18,6 +16,7 @@ import pytest
 import torch
 from conftest import forked, refused, small_config, wait_until, write_task
 from test_training import QUICK, make_examples
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import run_finetuning
 import run_pruning
@@ -29,14 +28,12 @@ from utils.evaluation import evaluate, predict, scheduled_logits_fn, teacher_log
 from utils.resume import StateFile
 from utils.training import fit
 
-ROOT = Path(__file__).parent.parent
 FLAGS = ["--num_train_epochs", "2", "--learning_rate", "1e-3", "--log_interval", "4", "--use_cpu"]
 BATCHES = [(8, 1), (4, 2)]  # of one process: examples, and how many batches make an update
 ROWS = (1, 2, 21, 33)
 
 # what a user has set for other programs changes nothing here
 FOREIGN = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_USE_FSDP": "true", "OMPI_COMM_WORLD_SIZE": "3"}
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), **FOREIGN}
 
 
 def as_rank(rank: int, port: int, target: Any, *arguments: Any) -> None:
@@ -131,12 +128,19 @@ def test_two_processes_train_and_predict_like_one(in_tmp_path, bert_folder, toke
             assert entry == pytest.approx(other, abs=1e-5)
 
 
+def torchrun(main: Any, flags: list[str]) -> None:
+    """Start two processes of a stage as torchrun does, which forks where the command would import all packages anew."""
+    os.environ |= FOREIGN
+    rendezvous = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": "test"}  # of --standalone
+    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=2, start_method="fork", **rendezvous)
+    elastic_launch(config, main)(flags)
+
+
 def test_a_stage_that_torchrun_starts_writes_once_and_counts_every_row(in_tmp_path, capsys, bert_folder):
     write_task(Path("datasets"), "rte")  # 21 rows of dev and 9 of test: neither can be halved
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*torchrun, str(ROOT / "run_finetuning.py"), "--model_path", "bert", "--do_test", *FLAGS]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = forked(torchrun, run_finetuning.main, ["--model_path", "bert", "--do_test", *FLAGS])
+    process.join()
+    assert process.exitcode == 0
     folder = Path("outputs/finetune/ft_rte")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["updates"] == 4  # 50 rows, 2 processes x 16
