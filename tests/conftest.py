@@ -21,6 +21,7 @@ from models.bert import PrunableBert
 from utils.tokenizer import load_tokenizer
 
 disable_progress_bar()  # its lines would be among those that tests look at
+os.fsync = lambda _: None  # which waits for the disk; this machine does not crash
 torch.set_num_threads(1)  # the models are so small that a second thread only waits
 REFERENCE = Path(__file__).parent / "fixtures" / "reference"
 WORDS = [f"w{index}" for index in range(40)]
@@ -54,6 +55,13 @@ def edit_config(folder: Path, **changes) -> None:
     config = {**json.loads((folder / "config.json").read_text()), **changes}
     config = {key: value for key, value in config.items() if value is not None}
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def write_bert(folder: Path, **changes) -> None:
+    """Write a small BERT without a classifier, as Hugging Face's library saves it."""
+    torch.manual_seed(0)
+    BertModel(small_config(**changes)).save_pretrained(folder)
+    write_vocabulary(folder)
 
 
 def random_batch(config: BertConfig, rows: int = 5, width: int = 11) -> tuple[torch.Tensor, ...]:
@@ -131,12 +139,9 @@ def token_cache(tmp_path_factory, monkeypatch) -> Path:
 
 @pytest.fixture
 def bert_folder(tmp_path: Path) -> Path:
-    """A small BERT without a classifier, as saved by Hugging Face's library."""
-    torch.manual_seed(0)
-    folder = tmp_path / "bert"
-    BertModel(small_config()).save_pretrained(folder)
-    write_vocabulary(folder)
-    return folder
+    """A small BERT without a classifier."""
+    write_bert(tmp_path / "bert")
+    return tmp_path / "bert"
 
 
 @pytest.fixture

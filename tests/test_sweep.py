@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import forked, refused, wait_until, write_task
+from conftest import forked, refused, wait_until, write_bert, write_task
 
 from scripts import sweep, sweep_grid
 from scripts.sweep_grid import Cell
@@ -33,6 +33,26 @@ def tasks(tmp_path, monkeypatch, bert_folder) -> Path:
         write_task(tmp_path / "datasets", task)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory) -> Path:
+    """The outputs of all cells of RTE, which any folder with the same inputs takes for its own."""
+    folder = tmp_path_factory.mktemp("made")
+    write_task(folder / "datasets", "rte")
+    write_bert(folder / "bert")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for cell in cells_of():
+            make(cell)
+    return folder / "outputs"
+
+
+@pytest.fixture
+def made(tasks, outputs) -> Path:
+    """The current folder with these outputs, too."""
+    shutil.copytree(outputs, tasks / "outputs")
+    return tasks
 
 
 def cells_of(*flags: str) -> list[Cell]:
@@ -89,12 +109,14 @@ def test_a_grid_shares_teachers_and_orders_cells_by_need():
 
 
 def test_the_folders_of_cells_are_those_that_the_stages_write(tasks):
-    flags = ["--student_sparsity", "70", "--score", "knowledgeable", "magnitude", "--lam", "1"]
-    cells = cells_of(*flags, "--teacher_schedule", "50", "0", "--halving")
-    for cell in cells:
-        make(cell)
-        assert all((cell.folder / name / "metrics.json").is_file() for name in cell.names)
-    assert set(states(cells)) == {"done"}
+    variants = ["--teacher_schedule", "50", "0", "--match_spread", "50"]
+    for flags in (["--student_sparsity", "70", "--lam", "1", "--halving"], ["--score", "magnitude", *variants]):
+        cells = cells_of(*flags, "--teacher_sparsity", "50", "0")
+        for cell in cells:
+            if states([cell]) != ["done"]:
+                make(cell)
+            assert all((cell.folder / name / "metrics.json").is_file() for name in cell.names)
+        assert set(states(cells)) == {"done"}
 
 
 def test_each_layer_choice_of_a_sweep_has_its_own_trial_and_teacher(tasks):
@@ -114,10 +136,9 @@ def test_each_layer_choice_of_a_sweep_has_its_own_trial_and_teacher(tasks):
             assert settings["inputs"]["teacher_model_path"] == checkpoint_digest(sparse.path / "ckpt")
 
 
-def test_a_cell_is_done_when_all_its_checkpoints_are_and_what_is_derived_from_them(tasks):
+def test_a_cell_is_done_when_all_its_checkpoints_are_and_what_is_derived_from_them(made):
     *before, rewind = cells_of()
-    for cell in before:
-        make(cell)
+    shutil.rmtree(rewind.folder)
     make(rewind, "--teacher_sparsity", "50")
     assert states(cells_of()) == ["done", "done", "done", "waiting"]
     assert states(cells_of("--spread")) == ["done", "done", "done", "waiting", "done"]
@@ -152,9 +173,8 @@ def test_a_diverged_cell_is_failed_in_the_first_sweep_and_in_the_next(tasks, cap
         assert [row.split()[-1] for row in captured.out.splitlines()[-5:]] == ["0", "0", "1", "1", "1"]
 
 
-def test_of_a_spread_rewind_only_the_diverged_part_is_failed(tasks, capsys):
-    for cell in cells_of():
-        make(cell)
+def test_of_a_spread_rewind_only_the_diverged_part_is_failed(made, capsys):
+    cell = cells_of()[-1]
     path = cell.folder / "ckpt_50" / "metrics.json"
     write_json(path, {**read_json(path), "diverged": "the loss of update 3 is nan"})
     assert swept() == 1
@@ -164,8 +184,8 @@ def test_of_a_spread_rewind_only_the_diverged_part_is_failed(tasks, capsys):
     make(spread[-2])  # exit status 0
 
 
-def test_a_cell_made_with_other_arguments_is_refused_and_the_others_go_on(tasks, capsys):
-    for cell in cells_of("--task_name", "rte", "stsb"):
+def test_a_cell_made_with_other_arguments_is_refused_and_the_others_go_on(made, capsys):
+    for cell in cells_of("--task_name", "stsb"):
         make(cell)
     teacher = cells_of("--train_flags=--num_train_epochs 2")[0]
     assert states([teacher]) == ["refused"]
@@ -194,10 +214,7 @@ def test_training_begun_with_other_arguments_is_refused_too(tasks):
     assert states(cells_of()) == ["refused"] + ["left out"] * 3
 
 
-def test_a_cell_whose_data_is_missing_fails_with_a_line(tasks, capsys):
-    for cell in cells_of():
-        make(cell)
-    capsys.readouterr()
+def test_a_cell_whose_data_is_missing_fails_with_a_line(made, capsys):
     assert swept("--task_name", "mrpc", "rte") == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("failed: outputs/seed_776/finetune/ft_mrpc: datasets/mrpc: no such folder")
@@ -238,12 +255,11 @@ def test_a_job_that_was_locked_out_is_retried_or_takes_the_others_result(tasks):
     assert teacher.reason == f": finished, but its job left with an error, see {job.paths.stderr}"
 
 
-def test_a_killed_sweep_makes_what_is_missing_on_all_cards_and_names_what_failed(tasks, monkeypatch, capsys):
+def test_a_killed_sweep_makes_what_is_missing_on_all_cards_and_names_what_failed(made, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
     *before, rewind = cells_of()
-    for cell in before:
-        make(cell)
+    shutil.rmtree(rewind.folder)
     shutil.copytree("datasets/stsb", "datasets/mrpc")
     for task in ("stsb", "mrpc"):
         Path("datasets", task, "train.tsv").write_text("")
@@ -443,9 +459,7 @@ def test_paused_cells_of_a_halved_sweep_start_again_when_all_have_reached_their_
     assert sorted(result["updates"] for result in found) == [2, 4]
 
 
-def test_a_halved_sweep_gives_the_same_cells_the_same_settings_spread_or_not(tasks):
-    for cell in cells_of()[:-1]:
-        make(cell)
+def test_a_halved_sweep_gives_the_same_cells_the_same_settings_spread_or_not(made):
     together, spread = (cells_of("--halving", *flags)[-1].settings for flags in ([], ["--spread"]))
     assert together["halving"] == [0, 50]
     assert not differences(together, spread)
