@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import forked, refused, small_config, wait_until, write_task, write_vocabulary
-from transformers import BertModel
+from conftest import forked, refused, wait_until, write_bert, write_task
 
 import run_distillation
 import run_finetuning
@@ -24,10 +23,10 @@ from utils.paths import checkpoint_name
 from utils.resume import StateFile
 from utils.settings import run_id
 
-QUICK = ["--num_train_epochs", "4", "--learning_rate", "1e-3", "--log_interval", "2", "--num_patience_epochs", "0"]
-FLAGS = ["--student_layer", "2", *QUICK, "--teacher_sparsity"]
+QUICK = ["--num_train_epochs", "2", "--learning_rate", "1e-3", "--log_interval", "1", "--num_patience_epochs", "0"]
+FLAGS = ["--student_layer", "1", *QUICK, "--teacher_sparsity"]
 SPARSITIES = (0, 50, 90)
-FOLDER = Path("rewind/layer_dropped/kd_2_rte_0.5")
+FOLDER = Path("rewind/layer_dropped/kd_1_rte_0.5")
 
 
 def history(**values: float) -> list[dict]:
@@ -73,15 +72,13 @@ def test_a_student_is_dropped_at_rungs_before_the_one_that_it_trains_to(tmp_path
 def finished(tmp_path_factory) -> Path:
     """A folder with a sparse teacher, and a full sweep from it in full/."""
     folder = tmp_path_factory.mktemp("finished")
-    torch.manual_seed(0)
-    BertModel(small_config()).save_pretrained(folder / "bert")
-    write_vocabulary(folder / "bert")
+    write_bert(folder / "bert", num_hidden_layers=2)
     write_task(folder / "datasets", "rte")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         run_finetuning.main(["--model_path", "bert", *QUICK])
-        run_distillation.main(["--student_layer", "2", *QUICK])
-        run_sparsification.main(["--student_layer", "2"])
+        run_distillation.main(["--student_layer", "1", *QUICK])
+        run_sparsification.main(["--student_layer", "1"])
         run_rewinding.main([*FLAGS, *map(str, SPARSITIES), "--output_dir", "full/rewind"])
     return folder
 
@@ -100,12 +97,12 @@ def results(root: str) -> dict[int, dict]:
 def assert_halved(root: str) -> None:
     """Each student was trained as far as the full sweep's histories say, and up to there like the full sweep's."""
     full, found = results("full"), results(root)
-    rungs = [2, 4, 8]  # of 16 updates
+    rungs = [1, 2, 4]  # of 8 updates
     expected = dropped_at({s: result["history"] for s, result in full.items()}, rungs, "acc")
     assert {s: result["dropped_at"] for s, result in found.items()} == expected
     assert {result["dropped_at"] for result in full.values()} == {None}
     for sparsity, result in found.items():
-        updates = expected[sparsity] or 16
+        updates = expected[sparsity] or 8
         assert result["updates"] == updates
         assert result["history"] == [entry for entry in full[sparsity]["history"] if entry["update"] <= updates]
     [winner] = [s for s, rung in expected.items() if rung is None]
@@ -125,7 +122,7 @@ def test_students_pause_at_each_rung_and_those_that_go_on_end_as_in_the_full_swe
         line = f"| dropped by --halving after update | {result['dropped_at']} |"
         assert (line in cards[sparsity]) == (result["dropped_at"] is not None)
     printed = capsys.readouterr().out
-    assert "--halving: of 16 updates students are compared after 2, 4, 8\n" in printed
+    assert "--halving: of 8 updates students are compared after 1, 2, 4\n" in printed
     assert f"dropped early, with their best metric until then: {noted}\n" in printed
     # a dropped student is never the best, whatever its metric was
     dropped = next(s for s, result in results("halved").items() if result["dropped_at"])
@@ -141,8 +138,8 @@ def test_students_pause_at_each_rung_and_those_that_go_on_end_as_in_the_full_swe
 
 
 def test_halving_that_drops_nobody_says_so(teacher, capsys):
-    run_rewinding.main([*FLAGS, "0", "90", "--halving", "--log_interval", "16", "--output_dir", "rare/rewind"])
-    line = "--halving: of 16 updates students are compared after none: no update before the last is evaluated\n"
+    run_rewinding.main([*FLAGS, "0", "90", "--halving", "--log_interval", "8", "--output_dir", "rare/rewind"])
+    line = "--halving: of 8 updates students are compared after none: no update before the last is evaluated\n"
     assert line in capsys.readouterr().out
 
 
@@ -164,7 +161,7 @@ def test_commands_that_share_a_halved_sweep_wait_for_each_other(teacher, capsys)
     parts = ["0"], ["50", "90"]
     commands = [[*FLAGS, *part, "--halving", *everything, "--output_dir", "spread/rewind"] for part in parts]
     run_rewinding.main(commands[0])
-    assert "paused after update 2, which ckpt_50 ckpt_90 must reach, too" in capsys.readouterr().out
+    assert "paused after update 1, which ckpt_50 ckpt_90 must reach, too" in capsys.readouterr().out
     assert not list(Path("spread", FOLDER).glob("ckpt*"))
     for _ in range(3):
         for command in commands:
