@@ -113,7 +113,6 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("inputs"))
         patch.setattr(torch.nn.functional, "dropout", lambda hidden, *_: hidden)  # of the classifier
-        patch.setattr("os.fsync", lambda _: None)  # the machine does not crash
         write_inputs()
 
         @functools.cache
@@ -180,39 +179,33 @@ def trained(
 
 TRAINING = [  # flags of stage 3, and the arguments of the second implementation that they correspond to
     ([], {}),
-    (["--temperature", "5"], {"temperature": 5.0}),
-    (["--alpha", "0.2"], {"alpha": 0.2}),
+    (["--temperature", "5", "--alpha", "0.2"], {"temperature": 5.0, "alpha": 0.2}),
     (["--alpha", "1", "--data_dir", "flipped"], {"alpha": 1.0}),  # labels do not matter
     (["--alpha", "0", "--teacher_model_path", "other"], {"alpha": 0.0}),  # the teacher does not
-    (["--teacher_model_path", "other"], {"teacher": "other"}),
-    (["--student_model_path", "other"], {"start": "other"}),
-    (["--data_dir", "flipped"], {"data": "flipped"}),
-    (["--model_type", "ft"], {"loss": "task"}),
+    (["--teacher_model_path", "other", "--max_length", "6"], {"teacher": "other", "max_length": 6}),
+    (["--student_model_path", "other", "--layer_choice", "last"], {"start": "other", "layers": (1, 2)}),
+    (["--data_dir", "flipped", "--max_train_examples", "7"], {"data": "flipped", "first": 7}),
+    (["--model_type", "ft", "--weight_decay", "2", "--learning_rate", "5e-4"],
+     {"loss": "task", "weight_decay": 2.0, "learning_rate": 5e-4}),
     (["--task_name", "stsb", "--teacher_model_path", "scorer", "--student_model_path", "scorer", "--alpha", "0.3"],
      {"task": "stsb", "start": "scorer", "teacher": "scorer", "alpha": 0.3}),
-    (["--learning_rate", "5e-4"], {"learning_rate": 5e-4}),
-    (["--weight_decay", "2"], {"weight_decay": 2.0}),
     (["--num_train_epochs", "4", "--warmup_proportion", "0.5"], {"updates": 4}),
     (["--warmup_proportion", "0"], {"warmup": 0}),
-    (["--max_grad_norm", "1e-4"], {"max_grad_norm": 1e-4}),
-    (["--lr_scheduler_type", "cosine"], {"scheduler": "cosine"}),
-    (["--lr_scheduler_type", "cosine_with_restarts"], {"scheduler": "cosine_with_restarts"}),
-    (["--lr_scheduler_type", "constant"], {"scheduler": "constant"}),
-    (["--lr_scheduler_type", "constant_with_warmup"], {"scheduler": "constant_with_warmup"}),
-    (["--max_train_examples", "7"], {"first": 7}),
-    (["--max_length", "6"], {"max_length": 6}),
-    (["--student_layer", "1"], {"layers": (0,)}),
-    (["--layer_choice", "last"], {"layers": (1, 2)}),
-    (["--layer_choice", "spaced"], {"layers": (0, 2)}),
-    (["--layer_choice", "0,2"], {"layers": (0, 2)}),
+    (["--max_grad_norm", "1e-4", "--lr_scheduler_type", "cosine"], {"max_grad_norm": 1e-4, "scheduler": "cosine"}),
+    (["--lr_scheduler_type", "cosine_with_restarts", "--layer_choice", "spaced"],
+     {"scheduler": "cosine_with_restarts", "layers": (0, 2)}),
+    (["--lr_scheduler_type", "constant", "--layer_choice", "0,2"], {"scheduler": "constant", "layers": (0, 2)}),
+    (["--lr_scheduler_type", "constant_with_warmup", "--student_layer", "1"],
+     {"scheduler": "constant_with_warmup", "layers": (0,)}),
     # all rows are the same, so that it does not matter which are in an update: 10, 10 and 4 of them, twice
     (["--data_dir", "same", "--per_device_train_batch_size", "5", "--num_grad_accum_steps", "2"]
      + ["--num_train_epochs", "2"], {"data": "same"}),
 ]  # fmt: skip
 WITHOUT_EFFECT = [  # flags that change no more than rounding
-    ["--max_grad_norm", "0"],  # the norms are below 5
-    ["--lr_scheduler_type", "polynomial"],  # it ends at 1e-7
-    ["--per_device_train_batch_size", "12", "--num_grad_accum_steps", "2"],
+    # the norms are below 5, and the polynomial schedule ends at 1e-7
+    ["--max_grad_norm", "0", "--lr_scheduler_type", "polynomial", "--seed", "3", "--save_interval", "2"]
+    + ["--pkd_weight", "0", "--tinybert_weight", "0", "--minilm_weight", "0", "--do_distil"]
+    + ["--num_patience_epochs", "0"],
     ["--per_device_train_batch_size", "5", "--num_grad_accum_steps", "5"],
     ["--per_device_eval_batch_size", "7"],
     ["--pad_to_max_length"],
@@ -220,9 +213,6 @@ WITHOUT_EFFECT = [  # flags that change no more than rounding
     ["--no_exact_shortcuts"],
     ["--no_teacher_cache"],
     ["--pad_to_max_length", "--no_group_by_length", "--no_teacher_cache", "--no_exact_shortcuts"],
-    ["--seed", "3"],
-    ["--pkd_weight", "0", "--tinybert_weight", "0", "--minilm_weight", "0"],
-    ["--do_distil", "--num_patience_epochs", "0", "--save_interval", "2"],
 ]
 covered.update(
     flag for flags in [*(case[0] for case in TRAINING), *WITHOUT_EFFECT] for flag in flags if flag.startswith("--")
@@ -416,17 +406,16 @@ def test_rows_that_select_rows_that_report_and_the_test_set(run):
 
 SCORING = [  # flags of stage 4, and the arguments of the second implementation that they correspond to
     ([], {}),
-    (["--temperature", "5"], {"temperature": 5.0}),
-    (["--alpha", "0.2"], {"alpha": 0.2}),
+    (["--temperature", "5", "--alpha", "0.2"], {"temperature": 5.0, "alpha": 0.2}),
     (["--alpha", "1"], {"alpha": 1.0}),
     (["--teacher_model_path", "other", "--student_model_path", "teacher"], {"teacher": "other", "student": "teacher"}),
     (["--score_split", "train"], {"split": "train"}),
-    (["--score_split", "train", "--data_dir", "flipped"], {"split": "train", "data": "flipped"}),
-    (["--score_split", "train", "--max_train_examples", "9"], {"split": "train", "first": 9}),
+    (["--score_split", "train", "--data_dir", "flipped", "--max_train_examples", "9"],
+     {"split": "train", "data": "flipped", "first": 9}),
     (["--max_eval_examples", "35"], {"first": 35}),
     (["--max_length", "6"], {"max_length": 6}),
     (["--selection_split", "half"], {"which": DEV_SELECT}),
-]
+]  # fmt: skip
 SCORING_WITHOUT_EFFECT = [[], ["--per_device_eval_batch_size", "7"], ["--pad_to_max_length", "--no_exact_shortcuts"]]
 covered.update(
     flag
