@@ -417,7 +417,7 @@ def test_the_whole_chain(tmp_path, monkeypatch, capsys, student):
     without_first = [*quick, "--student_layer", "2", "--layer_choice", "last", "--do_distil"]
     assert "--layer_choice last: layer 0 must be kept" in refused(run_distillation, capsys, *without_first)
     run_sparsification.main([*task, *student, "--max_length", "40"])
-    run_rewinding.main([*quick, *student, "--do_rewind", "--teacher_sparsity", "0", "90"])
+    run_rewinding.main([*quick, *student, "--do_rewind", "--teacher_sparsity", "90"])
     [best] = Path("outputs", "rewind").glob("*/*/ckpt_90")
     assert "tags: [modernbert, glue," in (best / "README.md").read_text()
     model = load_model(str(best), LABELS)

@@ -56,7 +56,8 @@ def result(folder: str) -> dict:
 def test_students_of_all_sparsities_are_compiled_and_learn_the_same(workplace, compiled_calls):
     torch.manual_seed(0)  # the classifier's dropout is torch's own, compiled or not; the others draw other numbers
     names = {0: "not_entailment", 1: "entailment"}
-    config = small_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, id2label=names)
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    config = small_config(num_hidden_layers=2, id2label=names, **no_dropout)
     PrunableBert(config).save_pretrained("teacher")
     run_pruning.main(["--model_path", "teacher"])
     paths = ["--teacher_model_path", "outputs/prune/ft_rte/ckpt", "--student_model_path", "teacher"]
