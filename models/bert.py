@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.dropout import Dropout
-from models.encoder import Config, PrunableEncoder, activation, classifier
+from models.encoder import Config, Embedding, PrunableEncoder, activation, classifier
 from models.linear import Linear, select
 from models.relative_bias import RelativeBias
 from models.units import kept_units, sparsity_of
@@ -30,9 +30,9 @@ class Embeddings(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         width = getattr(config, "embedding_size", config.hidden_size)
-        self.word_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
-        self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
-        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
+        self.word_embeddings = Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
+        self.position_embeddings = Embedding(config.max_position_embeddings, width)
+        self.token_type_embeddings = Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
         self.project = nn.Identity() if width == config.hidden_size else Linear(width, config.hidden_size)

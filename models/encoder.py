@@ -97,6 +97,15 @@ def classifier(config: Config) -> nn.Sequential:
     )
 
 
+class Embedding(nn.Embedding):
+    """An embedding that draws no weight without memory: torch would import its compiler for it, which takes seconds."""
+
+    def reset_parameters(self) -> None:
+        """Draw the weight as torch does, if it has memory."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class PrunableEncoder(nn.Module):
     """An encoder whose attention heads and FFN neurons can be masked and cut, with a classifier on its last layer.
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.dropout import Dropout
-from models.encoder import Config, PrunableEncoder, activation
+from models.encoder import Config, Embedding, PrunableEncoder, activation
 from models.linear import Linear, select
 from models.rotary import SLIDING, AttentionInputs, attention_inputs, layer_types, rope_parameters
 from models.units import CheckpointError, kept_units, sparsity_of
@@ -37,7 +37,7 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: Config):
         super().__init__()
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.word_embeddings = Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         self.LayerNorm = norm(config)
         self.dropout = Dropout(config.embedding_dropout)
 

@@ -6,10 +6,12 @@ bias = RelativeBias(32, 12)(tokens=50)   # (12, 50, 50), added to the attention 
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from models.encoder import Embedding
 
 
-class RelativeBias(nn.Embedding):
+class RelativeBias(Embedding):
     """A number for each head and bucket of distances between two tokens, (buckets, H), shared by all layers: MPNet's.
 
     Half of the buckets are for keys that come after the query. Of each half, the first half of the buckets hold one

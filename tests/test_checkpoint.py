@@ -309,6 +309,14 @@ def test_training_starts_with_a_new_classifier_where_ours_is_not_there(tmp_path,
     assert "new: cls.0.bias, cls.0.weight, cls.3.bias, cls.3.weight; unused: bert.pooler.dense.bias" in line
 
 
+def test_weights_that_are_read_are_not_drawn_first(teacher_folder, monkeypatch):
+    def drawn(*_, **__):
+        raise AssertionError("a weight that is read was drawn")
+
+    monkeypatch.setattr(torch.nn.init, "normal_", drawn)
+    load_model(str(teacher_folder))
+
+
 def test_a_new_classifier_is_the_seeds(workplace, bert_folder):
     drawn = {}
     for name, seed in (("first", "1"), ("again", "1"), ("other", "2")):
