@@ -1,4 +1,7 @@
-"""Small checkpoints and GLUE files that the tests make for themselves, without a network."""
+"""Small checkpoints and GLUE files that the tests make for themselves, without a network.
+
+Packages that take seconds are imported where they are used: with workers, pytest's first process needs none of them.
+"""
 
 import json
 import multiprocessing
@@ -13,16 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import BertConfig, BertModel
-from transformers.utils.logging import disable_progress_bar
 
-from models.bert import PrunableBert
-from utils.tokenizer import load_tokenizer
-
-disable_progress_bar()  # its lines would be among those that tests look at
 os.fsync = lambda _: None  # which waits for the disk; this machine does not crash
-torch.set_num_threads(1)  # the models are so small that a second thread only waits
 REFERENCE = Path(__file__).parent / "fixtures" / "reference"
 WORDS = [f"w{index}" for index in range(40)]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
@@ -32,7 +27,10 @@ HEADERS = {
 }
 
 
-def small_config(**changes) -> BertConfig:
+def small_config(**changes) -> Any:
+    """A BertConfig of 3 layers with 4 heads and 32 neurons each."""
+    from transformers import BertConfig
+
     settings = {
         "vocab_size": len(VOCABULARY),
         "hidden_size": 32,
@@ -59,13 +57,18 @@ def edit_config(folder: Path, **changes) -> None:
 
 def write_bert(folder: Path, **changes) -> None:
     """Write a small BERT without a classifier, as Hugging Face's library saves it."""
+    import torch
+    from transformers import BertModel
+
     torch.manual_seed(0)
     BertModel(small_config(**changes)).save_pretrained(folder)
     write_vocabulary(folder)
 
 
-def random_batch(config: BertConfig, rows: int = 5, width: int = 11) -> tuple[torch.Tensor, ...]:
+def random_batch(config: Any, rows: int = 5, width: int = 11) -> tuple[Any, ...]:
     """Token ids, token types and mask with different lengths, the shortest of 2 tokens."""
+    import torch
+
     lengths = torch.linspace(2, width, rows).long()
     mask = torch.arange(width) < lengths[:, None]
     ids = torch.randint(5, config.vocab_size, (rows, width)).masked_fill(~mask, 0)
@@ -122,6 +125,15 @@ def wait_until(condition: Callable[[], bool]) -> None:
     raise AssertionError(f"waited for {condition} in vain")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def settings_of_packages() -> None:
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    torch.set_num_threads(1)  # the models are so small that a second thread only waits
+    disable_progress_bar()  # its lines would be among those that tests look at
+
+
 @pytest.fixture
 def in_tmp_path(tmp_path, monkeypatch) -> Path:
     """An empty current folder."""
@@ -147,6 +159,10 @@ def bert_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def teacher_folder(tmp_path: Path) -> Path:
     """A small model with a classifier for RTE, as saved by stage 1."""
+    import torch
+
+    from models.bert import PrunableBert
+
     torch.manual_seed(0)
     folder = tmp_path / "teacher"
     config = small_config(id2label={0: "not_entailment", 1: "entailment"})
@@ -157,6 +173,8 @@ def teacher_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tokenizer(bert_folder: Path):
+    from utils.tokenizer import load_tokenizer
+
     return load_tokenizer(str(bert_folder))
 
 
