@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 import sklearn.metrics  # noqa: F401, which a stage imports late
 import torch
 from safetensors import safe_open
-from transformers import get_scheduler  # noqa: F401, for the same reason
 
 from scripts.report_data import checkpoints, collect
 from utils.errors import InputError
