@@ -10,6 +10,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import random
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -128,8 +129,10 @@ def wait_until(condition: Callable[[], bool]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def settings_of_packages() -> None:
     import torch
+    from tqdm import tqdm
     from transformers.utils.logging import disable_progress_bar
 
+    tqdm.set_lock(threading.RLock())  # forks would share its own, and one that is killed may hold it
     torch.set_num_threads(1)  # the models are so small that a second thread only waits
     disable_progress_bar()  # its lines would be among those that tests look at
 
