@@ -67,7 +67,7 @@ class Stage(Run):
         self.intermediate_weights = arguments.intermediate_weights(args, INTERMEDIATE_LOSSES)
         self.machine["float32_products"] = "oneDNN" if USES_ONEDNN else "torch"
         if args.use_bf16 and self.device.type == "cpu" and bfloat16_is_slower(*vendor_and_flags()):
-            logger.warning("--use_bf16: slower than float32 on this processor, which has no AMX")
+            logger.warning("--use_bf16: slower than float32 on this processor, which lacks fast instructions for it")
         torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; changes nothing on a CPU
 
     # load models and data

@@ -35,8 +35,12 @@ def onednn_is_faster(vendor: str, capability: str) -> bool:
 
 
 def bfloat16_is_slower(vendor: str, flags: frozenset[str]) -> bool:
-    """Whether training in bfloat16 is known to be slower than in float32: on Intel's processors without AMX."""
-    return vendor == "GenuineIntel" and "amx_bf16" not in flags
+    """Whether training in bfloat16 is known to be slower than in float32.
+
+    It is without instructions for it, and on Intel's processors with those of AVX-512 alone, without AMX.
+    """
+    needed = "amx_bf16" if vendor == "GenuineIntel" else "avx512_bf16"
+    return bool(flags) and needed not in flags
 
 
 # the product is the one that torch's compiler calls, in every torch since 2.0; without MKL, torch calls oneDNN itself

@@ -72,7 +72,7 @@ def print_rates(hidden_size: int, intermediate_size: int) -> None:
     float32 = max(largest[name] for name in largest if name != "bfloat16")
     fastest = next(name for name in largest if largest[name] == float32)
     print(f"float32 products: {'oneDNN' if USES_ONEDNN else 'torch'} is used, {fastest} is faster here")
-    print(f"--use_bf16: products are {largest['bfloat16'] / float32:.1f} times as fast\n", flush=True)
+    print(f"--use_bf16: products are {largest['bfloat16'] / float32:.2g} times as fast\n", flush=True)
 
 
 def main(argv=None):
