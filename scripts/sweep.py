@@ -108,7 +108,7 @@ def add_machine_flags(parser: Parser) -> None:
     """Flags that say where jobs run, and how many at once."""
     add = parser.add_argument_group("machines").add_argument
     add("--executor", choices=("local", "slurm"), default="local", help="(default local)")
-    add("--jobs", type=number(int, 1), default=1, help="at once; local ones share this machine's GPUs (default 1)")
+    add("--jobs", type=number(int, 1), help="at once (default as many as there is room for; on Slurm 1)")
     add("--partition", help="of Slurm (default the cluster's)")
     add("--timeout_min", type=number(int, 1), default=24 * 60, help="minutes a cell may take (default a day)")
     add("--gpus_per_job", type=number(int, 0), default=None, help="(default 1, or 0 where there is none)")
@@ -272,7 +272,7 @@ def main(argv=None):
     args = parse_args(argv)
     cells = grid(args)
     check_flags(cells)
-    jobs = Jobs(args)
+    jobs = Jobs(args, at_once=sum(cell.stage == "rewind" for cell in cells))
 
     # run all cells; a signal stops their jobs, too
     handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}

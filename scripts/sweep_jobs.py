@@ -16,25 +16,33 @@ import torch
 
 from utils.errors import InputError
 
+JOB_GIB = 4  # memory that each local job without a GPU may take, where --jobs does not say how many there are
+
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # jobs cannot import this file
 
 
 class Jobs:
     """The executor of a sweep, and the GPUs of its local jobs; on Slurm the cluster assigns GPUs."""
 
-    def __init__(self, args: argparse.Namespace):
+    def __init__(self, args: argparse.Namespace, at_once: int = 1):
         """Distribute this machine's GPUs and threads, or set the options of Slurm; nothing is written.
+
+        Args:
+            args: flags of scripts/sweep.py.
+            at_once: how many cells need not wait for each other, so that more jobs are not made without --jobs.
 
         Raises:
             InputError: there are fewer GPUs than --gpus_per_job, or no Slurm.
         """
         self.is_local = args.executor == "local"
         self.threads = args.cpus_per_job
-        self.free: list[str | None] = [None] * args.jobs  # CUDA_VISIBLE_DEVICES of each job that may start
+        gpus = visible_gpus() if self.is_local else []
+        jobs = args.jobs or (min(at_once, places(gpus, args.gpus_per_job)) if self.is_local else 1)
+        self.free: list[str | None] = [None] * jobs  # CUDA_VISIBLE_DEVICES of each job that may start
         options = {"name": "stark", "timeout_min": args.timeout_min}
         if self.is_local:
-            self.free = deal_gpus(visible_gpus(), args.jobs, args.gpus_per_job)
-            self.threads = args.cpus_per_job or max(1, processors() // args.jobs)
+            self.free = deal_gpus(gpus, jobs, args.gpus_per_job)
+            self.threads = args.cpus_per_job or max(1, processors() // jobs)
         else:
             if not shutil.which("srun"):
                 raise InputError("--executor slurm: found no srun on this machine, expected a cluster's")
@@ -120,6 +128,21 @@ def deal_gpus(gpus: list[str], jobs: int, per_job: int | None) -> list[str]:
     if per_job > len(gpus):
         raise InputError(f"--gpus_per_job {per_job}: found {len(gpus) or 'no'} GPUs on this machine")
     return [",".join(gpus[(job * per_job + n) % len(gpus)] for n in range(per_job)) for job in range(jobs)]
+
+
+def places(gpus: list[str], per_job: int | None) -> int:
+    """How many local jobs there is room for, at least 1: their GPUs, or else a processor and memory for each.
+
+    Jobs of one thread do more together than one with all threads, which wait for each other.
+
+    Args:
+        gpus: names of the GPUs.
+        per_job: GPUs for each job; None is one, or none where there is none.
+    """
+    if gpus and per_job != 0:
+        return max(1, len(gpus) // (per_job or 1))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return max(1, min(processors(), int(memory / JOB_GIB)))
 
 
 def processors() -> int:

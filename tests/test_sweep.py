@@ -374,6 +374,31 @@ def test_local_jobs_share_the_processors_that_this_process_may_use(tasks, monkey
     assert "cards GPU-1 threads 5\n" in logged(second)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "gib", "at_once", "flags", "count", "threads"),
+    [
+        (0, 64, 20, [], 6, 1),
+        (0, 13, 20, [], 3, 2),  # 4 GiB each
+        (0, 2, 20, [], 1, 6),
+        (0, 64, 2, [], 2, 3),  # no more than there are rewinds
+        (0, 64, 1, [], 1, 6),
+        (0, 64, 20, ["--jobs", "4"], 4, 1),
+        (3, 4, 20, [], 3, 2),
+        (3, 4, 20, ["--gpus_per_job", "2"], 1, 6),
+        (3, 64, 20, ["--gpus_per_job", "0"], 6, 1),
+    ],
+)
+def test_without_their_number_local_jobs_are_as_many_as_there_is_room_for(
+    tasks, monkeypatch, gpus, gib, at_once, flags, count, threads
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 2**12, "SC_PHYS_PAGES": gib * 2**18}.get)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    jobs = sweep.Jobs(sweep.parse_args([*FLAGS, *flags]), at_once)
+    assert (len(jobs.free), jobs.threads) == (count, threads)
+
+
 def test_on_slurm_the_cluster_sets_the_number_of_processors_unless_a_flag_does(tasks, monkeypatch, capfd):
     for name in ("srun", "sbatch"):
         Path("bin").mkdir(exist_ok=True)
