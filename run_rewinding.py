@@ -22,6 +22,7 @@ from models.hub import read_config
 from models.layer_losses import INTERMEDIATE_LOSSES
 from models.pruning import cut
 from models.spread import match_spread
+from models.units import CheckpointError
 from stage import Stage, TeacherOutputs, entry_point
 from utils import arguments, paths
 from utils.errors import InputError
@@ -96,7 +97,10 @@ def sparse_teachers(stage, teacher, sparsities, data):
 
 def spread_like(others, outputs, data, temperature):
     """A teacher's outputs with the spread of other logits (N, C), and the factor that it took, part of a result."""
-    logits, factor = match_spread(outputs.logits_fn(data.train), others, temperature)
+    try:
+        logits, factor = match_spread(outputs.logits_fn(data.train), others, temperature)
+    except CheckpointError as error:
+        raise InputError(f"--match_spread: {error}") from error
     return TeacherOutputs(lambda batch: logits[batch.example_ids], None), {"spread_factor": factor}
 
 

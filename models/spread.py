@@ -33,7 +33,7 @@ def match_spread(logits: Tensor, like: Tensor, temperature: float) -> tuple[Tens
     if logits.shape[-1] == 1:
         deviation, wanted = logits.std().item(), like.std().item()
         if not deviation * wanted > 0:
-            raise CheckpointError("--match_spread: a teacher scores all examples alike, expected scores with a spread")
+            raise CheckpointError("a teacher scores all examples alike, expected scores with a spread")
         factor = deviation / wanted
         return logits.mean() + (logits - logits.mean()) / factor, factor
 
@@ -46,9 +46,7 @@ def match_spread(logits: Tensor, like: Tensor, temperature: float) -> tuple[Tens
         return mean_entropy(logits / (math.exp(log_factor) * temperature)) - wanted
 
     if excess(-LARGEST) > 0 or excess(LARGEST) < 0:
-        raise CheckpointError(
-            f"--match_spread: no factor from 0.001 to 1000 gives the teacher's logits the other's entropy, {wanted:.6f}"
-        )
+        raise CheckpointError(f"no factor from 0.001 to 1000 gives logits the other teacher's entropy, {wanted:.4f}")
     factor = math.exp(brentq(excess, -LARGEST, LARGEST))
     return logits / factor, factor
 

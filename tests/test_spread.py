@@ -1,6 +1,7 @@
 """Logits that are spread as widely as others."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from scipy.stats import entropy
 import run_rewinding
 from models.spread import match_spread, mean_entropy
 from models.units import CheckpointError
+from stage import TeacherOutputs
+from utils.errors import InputError
 
 
 def test_the_mean_entropy_is_that_of_scipy():
@@ -56,6 +59,9 @@ def test_scores_keep_their_mean_and_take_the_others_deviation():
 def test_spreads_that_cannot_be_matched_are_refused(logits, like):
     with pytest.raises(CheckpointError):
         match_spread(logits, like, 2.0)
+    outputs = TeacherOutputs(lambda batch: logits, None)
+    with pytest.raises(InputError, match="^--match_spread: "):  # names the flag that asked for it
+        run_rewinding.spread_like(like, outputs, SimpleNamespace(train=None), 2.0)
 
 
 @pytest.mark.parametrize(
