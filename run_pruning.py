@@ -6,7 +6,7 @@ Writes outputs/prune/ft_<task>/ckpt, which run_distillation.py cuts at --student
 """
 
 from models.losses import task_loss
-from models.pruning import SPARSITIES, cut, sort_units
+from models.pruning import cut_ever_deeper, sort_units
 from models.scores import check_uncut, group_means, normalise, save_scores
 from stage import Stage, entry_point
 from utils import arguments, paths
@@ -46,7 +46,7 @@ def prune(stage, args):
 
     # best units first; cutting takes them from the end
     sort_units(model, expressive)
-    by_sparsity = {s: stage.evaluate(cut(model, s), data.dev_report) for s in SPARSITIES}
+    by_sparsity = {s: stage.evaluate(smaller, data.dev_report) for s, smaller in cut_ever_deeper(model)}
 
     # save the sorted model with its scores
     result = {"sparsity": by_sparsity, "task_loss_per_dev_batch": group_means(losses)}

@@ -7,7 +7,7 @@ sparsity, as run_rewinding.py does.
 """
 
 from models.losses import distillation_loss, task_loss, teacher_loss
-from models.pruning import SPARSITIES, cut, sort_units
+from models.pruning import cut_ever_deeper, sort_units
 from models.scores import all_scores, check_uncut, group_means, normalise, save_scores
 from stage import Stage, entry_point
 from utils import arguments, paths
@@ -59,7 +59,7 @@ def sparsify(stage, args):
 
     # best units first; cutting takes them from the end
     sort_units(teacher, scores[args.score])
-    by_sparsity = {s: stage.evaluate(cut(teacher, s), data.dev_report) for s in SPARSITIES}
+    by_sparsity = {s: stage.evaluate(smaller, data.dev_report) for s, smaller in cut_ever_deeper(teacher)}
 
     # save the sorted teacher with its scores
     losses = distillation_loss(student_logits, teacher_logits, examples, args.temperature, args.alpha)

@@ -5,6 +5,7 @@ student = cut(model, 70)      # any number of times
 """
 
 import copy
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -61,19 +62,35 @@ def cut(model: PrunableEncoder, sparsity: int) -> PrunableEncoder:
     Raises:
         CheckpointError: the map does not hold the sparsity, or the model is already cut deeper.
     """
+    model = copy.deepcopy(model)
+    remove_units(model, sparsity)
+    return model
+
+
+def cut_ever_deeper(model: PrunableEncoder) -> Iterator[tuple[int, PrunableEncoder]]:
+    """Each of SPARSITIES (percent) and a sorted model cut at it: one copy, which loses more units each time."""
+    model = copy.deepcopy(model)
+    for sparsity in SPARSITIES:
+        remove_units(model, sparsity)
+        yield sparsity, model
+
+
+def remove_units(model: PrunableEncoder, sparsity: int) -> None:
+    """Cut a sorted model at a sparsity (percent), in place.
+
+    Raises:
+        CheckpointError: the map does not hold the sparsity, or the model is already cut deeper.
+    """
     now = sparsity_of(model.config)
     if sparsity < now:
         raise CheckpointError(f"a model cut at {now} % cannot be cut at {sparsity} %")
     # sorted units: the first of each layer stay
-    widths = kept_units(model.config, sparsity)
-    model = copy.deepcopy(model)
-    for layer, (heads, neurons) in zip(model.layers, widths, strict=True):
+    for layer, (heads, neurons) in zip(model.layers, kept_units(model.config, sparsity), strict=True):
         layer.keep_units(torch.arange(heads, device=model.device), torch.arange(neurons, device=model.device))
     # from now on it can only be cut deeper
     if getattr(model.config, "sparsity_map", None):
         model.config.sparsity = str(sparsity)
         model.config.sparsity_map = {s: units for s, units in model.config.sparsity_map.items() if int(s) >= sparsity}
-    return model
 
 
 def chosen_layers(choice: str, kept: int, layers: int) -> list[int]:

@@ -26,7 +26,7 @@ from models.bert import RelativeBias
 from models.checkpoint import load_model, weightless_model
 from models.families import FAMILIES, as_bert_weights
 from models.losses import task_loss
-from models.pruning import SPARSITIES, cut, drop_layers, sort_units
+from models.pruning import cut_ever_deeper, drop_layers, sort_units
 from models.scores import mask_gradients
 from models.units import CheckpointError, Units
 from scripts import export
@@ -182,8 +182,7 @@ def scored(model):
 def assert_cut_is_masked(model, batch, folder: Path):
     """A sorted model has the same logits cut and masked, also reloaded and in training; returns the smallest one."""
     config = model.config
-    for sparsity in SPARSITIES:
-        smaller = cut(model, sparsity)
+    for _, smaller in cut_ever_deeper(model):
         widths = torch.tensor([layer.widths for layer in smaller.layers])  # (L, 2)
         heads, neurons = widths.split(1, dim=1)
         head_mask = (torch.arange(config.num_attention_heads) < heads).float()
@@ -194,6 +193,7 @@ def assert_cut_is_masked(model, batch, folder: Path):
         # and once more, by training's attention, in which the last layer's is written out, too
         smaller.use_exact_shortcuts(False)
         torch.testing.assert_close(smaller.train()(*batch), expected, atol=1e-5, rtol=0)
+        smaller.eval().use_exact_shortcuts()
     return smaller
 
 

@@ -9,6 +9,7 @@ from models.pruning import (
     SPARSITIES,
     chosen_layers,
     cut,
+    cut_ever_deeper,
     drop_layers,
     initial_student,
     removed_per_layer,
@@ -109,6 +110,18 @@ def test_cutting_leaves_the_model_it_copies_alone(model):
     cut(model, 90).cls[3].weight.data.zero_()
     assert torch.equal(model(*batch), before)
     assert model.config.sparsity == "0"
+
+
+def test_cutting_a_copy_ever_deeper_is_cutting_anew_at_each_sparsity(model):
+    sort_units(model, scores())
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    for (sparsity, smaller), expected in zip(cut_ever_deeper(model), SPARSITIES, strict=True):
+        anew = cut(model, expected)
+        assert (sparsity, vars(smaller.config)) == (expected, vars(anew.config))
+        for name, weight in anew.state_dict().items():
+            assert torch.equal(smaller.state_dict()[name], weight), (sparsity, name)
+    assert model.config.sparsity == "0"
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
 def test_a_sparsity_that_the_map_does_not_hold(model):
