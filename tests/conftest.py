@@ -28,6 +28,11 @@ HEADERS = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests that import torch's compiler first: --dist worksteal gives them to one worker."""
+    items.sort(key=lambda item: item.get_closest_marker("compiles") is None)
+
+
 def small_config(**changes) -> Any:
     """A BertConfig of 3 layers with 4 heads and 32 neurons each."""
     from transformers import BertConfig

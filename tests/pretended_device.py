@@ -186,6 +186,7 @@ DISTIL = {
     "dropped": [*TEACHER, "--student_model_path", "teacher", *DROPPED],
     "pruned": [*TEACHER, "--student_model_path", "pruned/fewer/ft_rte/ckpt", *PRUNED],
 }
+PRECISION = {"dropped": [], "pruned": [*UNLABELLED, "--unlabelled_per_epoch", "5", "--use_fp16"]}
 SPARSIFY = {
     "dropped": [*TEACHER, "--student_model_path", "distil_dropped/fewer/layer_dropped/kd_1_rte/ckpt", *DROPPED]
     + [*UNLABELLED, "--score_split", "unlabelled"],
@@ -210,13 +211,12 @@ def compare_stages() -> dict[str, dict]:
         "prune": compare_batches(run_pruning, "pruned", "--model_path", "teacher"),
     }
     for kind, flags in DISTIL.items():
-        results[f"distil_{kind}"] = compare_updates(run_distillation, f"distil_{kind}", *flags)
+        distil = [*flags, *PRECISION[kind]]
+        results[f"distil_{kind}"] = compare_updates(run_distillation, f"distil_{kind}", *distil)
         results[f"sparsify_{kind}"] = compare_batches(run_sparsification, f"sparsify_{kind}", *SPARSIFY[kind])
         rewind = [*flags, *SPARSE[kind], *REWIND[kind]]
         results[f"rewind_{kind}"] = compare_updates(run_rewinding, f"rewind_{kind}", *rewind)
     results["minilm"] = compare_updates(run_distillation, "minilm", *LARGE, "--minilm_weight", "1")
-    part = [*UNLABELLED, "--unlabelled_per_epoch", "5"]
-    results["half"] = compare_updates(run_distillation, "half", *DISTIL["pruned"], *part, "--use_fp16")
     return results
 
 

@@ -36,7 +36,7 @@ def test_stages_on_a_device(tmp_path):
     """One test, since the device takes its time: no mixed devices, no wait in an update or a batch, few launches."""
     found = costs(tmp_path)
     assert found.pop("attention_dropped") < 1e-5  # how far it is from attention without heads
-    assert len(found) == 11
+    assert len(found) == 10
     for scenario, cost in found.items():
         fewer, more = cost["waits"]
         assert fewer, scenario  # reading the results is waited for

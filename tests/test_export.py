@@ -22,7 +22,7 @@ from utils.errors import InputError
 
 MANY = {"id2label": {index: f"class {index}" for index in range(12)}}
 RTE = {"id2label": {0: "not_entailment", 1: "entailment"}}
-pytestmark = pytest.mark.usefixtures("in_tmp_path")
+pytestmark = [pytest.mark.usefixtures("in_tmp_path"), pytest.mark.compiles]
 SCORE = {"id2label": {0: "score"}}
 # layer 0 keeps neither, layer 1 keeps one head and no neuron, layer 2 keeps both in part
 CUT = {

@@ -152,6 +152,7 @@ def test_settings_that_a_familys_class_does_not_read_change_nothing(tmp_path, ki
     torch.testing.assert_close(load_model(str(tmp_path), LABELS)(*batch), library_logits(theirs, *batch))
 
 
+@pytest.mark.compiles
 def test_an_onnx_folder_says_how_many_tokens_its_model_takes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     library_model("roberta", Path("theirs"), num_hidden_layers=1)  # 42 positions, of which 40 are tokens'

@@ -334,6 +334,7 @@ def test_a_student_without_the_first_layer_is_refused(tmp_path, layers, choice):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.compiles
 def test_onnx_says_what_a_cut_checkpoint_says_and_its_cost_is_counted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = cut(scored(our_model(Path("theirs"), classifier_pooling="mean", num_hidden_layers=2)), 50)
@@ -357,6 +358,7 @@ def test_no_norm_and_no_bias_is_decayed(tmp_path):
     assert {weight.dim() for weight in others["params"]} == {1}
 
 
+@pytest.mark.compiles
 def test_a_compiled_model_is_one_graph_for_all_lengths(tmp_path):
     model = our_model(tmp_path, num_hidden_layers=2)
     compiled = torch.compile(model, backend="eager", dynamic=True, fullgraph=True)

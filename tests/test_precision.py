@@ -24,6 +24,7 @@ from utils.readers import Split
 from utils.tokenizer import load_tokenizer
 
 TAB = "\t"
+pytestmark = pytest.mark.compiles
 QUICK = ["--num_train_epochs", "1", "--log_interval", "4", "--use_cpu"]
 
 

@@ -330,5 +330,5 @@ def test_a_teacher_made_again_with_the_same_weights_is_the_same_teacher(workplac
 
 
 def test_kills_at_random_moments_and_stops_at_changes_of_the_disk_change_nothing(capsys):
-    chaos.main(["--kills", "1", "--stops", "4", "--only", "finetune", "reseed_rewind", "--train", "40"])
+    chaos.main(["--kills", "1", "--stops", "2", "--only", "reseed_rewind", "--train", "40"])
     assert "1 kills: the same as undisturbed" in capsys.readouterr().out
