@@ -6,7 +6,8 @@
 
 Each mutant runs, in a copy of the tree, the tests that run its line, the fastest first, until one fails. The lines that
 each test runs are recorded once for each state of the code, which takes twice as long as the whole suite, and are kept
-in the system's folder for temporary files. torch, transformers and pytest are imported once; each mutant is a fork.
+in the system's folder for temporary files. So are the verdicts: the same command goes on where it was stopped. torch,
+transformers and pytest are imported once; each mutant is a fork.
 """
 
 import argparse
@@ -40,8 +41,8 @@ PATTERNS = (  # files to change by default
     "run_*.py",
     *(
         f"scripts/{name}.py"
-        for name in ("budget", "predict", "report_data", "report_statistics", "submission")
-        + ("sweep", "sweep_grid", "sweep_jobs")
+        for name in ("budget", "predict", "report_comparisons", "report_data", "report_statistics", "report_variants")
+        + ("submission", "sweep", "sweep_grid", "sweep_jobs")
     ),
 )
 QUICK = 0.5  # seconds of a test, traced
@@ -192,12 +193,23 @@ def pool(jobs: int, work: Iterator[tuple[object, Callable[[Path], int], float]])
         shutil.rmtree(f"{tree}.tmp", ignore_errors=True)
 
 
+def source_files() -> list[Path]:
+    """All Python files and shell scripts, without those that make mutants."""
+    files = sorted({*ROOT.glob("*.py"), *ROOT.glob("*/*.py"), *ROOT.glob("scripts/*.sh")})
+    return [file for file in files if not file.name.startswith("muta")]
+
+
+def digest(files: list[Path]) -> str:
+    """A name for the content of these files."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:24]
+
+
 def coverage(jobs: int) -> dict[str, TestLines]:
     """Test -> the lines that it runs; recorded again if the test file or the code has changed."""
-    files = sorted({*ROOT.glob("*.py"), *ROOT.glob("*/*.py"), *ROOT.glob("scripts/*.sh")})
+    files = source_files()
     tests = [file for file in files if file.match("tests/test_*.py")]
-    code = b"".join(file.read_bytes() for file in files if file not in tests and not file.name.startswith("muta"))
-    entries = {file.name: CACHE / f"{hashlib.sha256(code + file.read_bytes()).hexdigest()[:24]}.json" for file in tests}
+    code = [file for file in files if file not in tests]
+    entries = {file.name: CACHE / f"{digest([*code, file])}.json" for file in tests}
 
     def work():
         for name, entry in entries.items():
@@ -247,20 +259,33 @@ def main() -> None:
     if args.only:
         drawn = [m for o in args.only for m in mutants_of(ROOT, o.split(":")[0]) if m.line == int(o.split(":")[1])]
 
+    # those of an earlier run on the same code and tests
+    record = CACHE / f"{digest(source_files())}.verdicts"
+    verdicts = dict(line.rsplit("\t", 1) for line in record.read_text().splitlines()) if record.is_file() else {}
+
     import_libraries()
     lines_by_test = coverage(args.jobs)
-    survivors = []
 
     def work():
         for mutant in drawn:
-            selected = Select(detecting_tests(mutant, lines_by_test), lines_by_test)
-            yield mutant, lambda tree, m=mutant, s=selected: mutated(tree, m, s), 3600.0
+            if named(mutant) not in verdicts:
+                selected = Select(detecting_tests(mutant, lines_by_test), lines_by_test)
+                yield mutant, lambda tree, m=mutant, s=selected: mutated(tree, m, s), 3600.0
 
     for mutant, status in pool(args.jobs, work()):
-        verdict = "SURVIVES" if status in (0, 5) else "noticed"
-        print(f"{verdict}  {mutant.path}:{mutant.line}  {mutant.old}  ->  {mutant.new}", flush=True)
-        survivors += [mutant] * (verdict == "SURVIVES")
+        verdicts[named(mutant)] = "SURVIVES" if status in (0, 5) else "noticed"
+        with record.open("a") as file:
+            file.write(f"{named(mutant)}\t{verdicts[named(mutant)]}\n")
+        print(f"{verdicts[named(mutant)]}  {named(mutant)}", flush=True)
+    survivors = [mutant for mutant in drawn if verdicts[named(mutant)] == "SURVIVES"]
+    for mutant in survivors:
+        print(f"survivor: {named(mutant)}")
     print(f"{len(drawn) - len(survivors)} of {len(drawn)} noticed")
+
+
+def named(mutant: Mutant) -> str:
+    """Its place and what is done to it, in one line."""
+    return " ".join(f"{mutant.path}:{mutant.line}  {mutant.old}  ->  {mutant.new}".split("\n"))
 
 
 def mutated(tree: Path, mutant: Mutant, tests: Select) -> int:
