@@ -362,7 +362,7 @@ def test_no_norm_and_no_bias_is_decayed(tmp_path):
 def test_a_compiled_model_is_one_graph_for_all_lengths(tmp_path):
     model = our_model(tmp_path, num_hidden_layers=2)
     compiled = torch.compile(model, backend="eager", dynamic=True, fullgraph=True)
-    for width in (30, 3):
+    for width in (30, 17, 3):
         batch = padded(width=width)
         torch.testing.assert_close(compiled(*batch), model(*batch), atol=1e-6, rtol=1e-5)
     torch.compiler.reset()

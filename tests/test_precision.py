@@ -63,16 +63,20 @@ def test_students_of_all_sparsities_are_compiled_and_learn_the_same(workplace, c
     run_pruning.main(["--model_path", "teacher"])
     paths = ["--teacher_model_path", "outputs/prune/ft_rte/ckpt", "--student_model_path", "teacher"]
     flags = [*QUICK, *paths, "--student_layer", "1"]
-    flags += ["--teacher_sparsity", "0", "90"]
-    run_rewinding.main([*flags, "--output_dir", "eager"])
+    sweep, in_turn = ["--teacher_sparsity", "0", "90"], ["--teacher_schedule", "90", "0"]
+    for teachers in (sweep, in_turn):
+        run_rewinding.main([*flags, *teachers, "--output_dir", "eager"])
     assert not compiled_calls
-    run_rewinding.main([*flags, "--output_dir", "compiled", "--compile", "--no_teacher_cache"])
+    run_rewinding.main([*flags, *sweep, "--output_dir", "compiled", "--compile", "--no_teacher_cache"])
     assert len(compiled_calls) == 2 * (4 + 4 + 2)  # for each: 4 updates, as often the teacher, 2 evaluations of a batch
     assert not torch._dynamo.utils.counters["graph_break"]
     eager, compiled = (result(f"{way}/layer_dropped/kd_1_rte_0.5")["sparsity"] for way in ("eager", "compiled"))
     for sparsity, row in eager.items():
         for ours, other in zip(compiled[sparsity]["history"], row["history"], strict=True):
             assert ours == pytest.approx(other, abs=1e-4)
+    run_rewinding.main([*flags, *in_turn, "--output_dir", "compiled", "--compile"])
+    ours, other = (result(f"{way}/layer_dropped/kd_1_rte_0.5_schedule_90_0") for way in ("compiled", "eager"))
+    assert ours["history"] == [pytest.approx(entry, abs=1e-4) for entry in other["history"]]
 
 
 def test_compiled_dropout_is_one_graph():
