@@ -101,8 +101,14 @@ def draw(rows: list[data.Row], folder: Path) -> tuple[dict[str, list[str]], list
     """All figures as SVG with their captions, by kind, and which were left out, as there is nothing to see in them."""
     from scripts import report_figures as figures
 
-    drawn: dict[str, list[str]] = {kind: [] for kind in ("curves", *words.CLOSER)}
+    drawn: dict[str, list[str]] = {kind: [] for kind in ("differences", "curves", *words.CLOSER)}
     left_out = []
+
+    # students beside the dense teacher's, all in one figure
+    if (figure := figures.differences(comparisons.arms(data.trained_to_the_end(rows)))) is not None:
+        drawn["differences"].append(f"<figure>{figures.save(figure, folder, 'differences')}</figure>")
+
+    # further ones of each task and student
     for task, student in tables.groups(rows):
         mine = [row for row in rows if (row.task, row.student) == (task, student)]
         methods = tables.methods_of(mine)
@@ -125,7 +131,7 @@ def _draw_group(figures, rows: list[data.Row], methods: list[str], title: str):
     yield "curves", figures.sparsity_curves(rows, methods, title)
     if len(methods) > 1 and len({row.seed for row in rows}) > 1:  # else the curves show it
         yield "panels", figures.sparsity_panels(rows, methods, title)
-    folders = sorted({(row.method, row.seed, row.folder) for row in rows if row.teacher_sparsity is not None})
+    folders = sorted({(row.method, row.seed, row.folder) for row in rows if row.is_swept})
     method, seed, path = next((f for f in folders if f[0] == "lam 0.5"), folders[0])
     title = f"{title}, {method}, seed {seed}"
     run = RunFolder(Path(path))
@@ -151,7 +157,8 @@ def page(found: tuple[str, str], shown: list[tables.Table], drawn: dict[str, lis
 
     sentence, limits = found
     parts = [f"<h1>{TITLE}</h1><p class=lead>{html.escape(sentence)}</p>"]
-    parts += [figures("curves"), note(words.CURVES)] if drawn["curves"] else []
+    for kind, text in (("differences", words.DIFFERENCES), ("curves", words.CURVES)):
+        parts += [figures(kind), note(text)] if drawn[kind] else []
     parts += [note(limits), *map(tables.html_table, shown[:-1])]
     for kind, (title, text) in words.CLOSER.items():
         parts.append(f"<h2>{title}</h2>{note(text)}{figures(kind)}" if drawn[kind] else "")

@@ -15,7 +15,7 @@ from scripts.report_tables import OVERALL, Table, choices_of, groups, methods_of
 from utils.predictions import read_predictions
 from utils.tasks import title_of
 
-COMPARED = ("task", "student", "sparse teacher", "against")
+COMPARED = ("task", "student", "taught by", "against")
 NUMBERS = ("its students", "difference", "95 % interval\nStudent's t", "better / worse", "p\nsign flips")
 NUMBERS += ("BCa\n95 % interval", "seeds and rows\n95 % interval, p", f"seeds needed\nfor {words.HALF_A_POINT} points")
 
@@ -33,10 +33,15 @@ class Pair(NamedTuple):
     task: str
     student: str
     method: str
-    choice: str
+    choice: str  # blank where there is one student a seed
     against: str
     ours: dict[int, list[data.Row]]
     theirs: dict[int, list[data.Row]]
+
+    @property
+    def name(self) -> str:
+        """Method and choice."""
+        return ", ".join(filter(None, (self.method, self.choice)))
 
     @property
     def family(self) -> tuple[str, ...]:
@@ -47,6 +52,32 @@ class Pair(NamedTuple):
     def is_overall(self) -> bool:
         """Whether it is more than one sparsity's students against the dense teacher's."""
         return not self.choice.endswith("%") or "," in self.against
+
+
+class Arm(NamedTuple):
+    """Students that are held against the dense teacher's, all their sparsities together, for a figure."""
+
+    group: str  # task, and student
+    label: str  # method, and choice
+    method: str
+    compared: statistic.Comparison
+
+
+def arms(rows: list[data.Row]) -> list[Arm]:
+    """Of each task and student those without a teacher, and those of each method and variant."""
+    found = []
+    for task, student in groups(rows):
+        mine = [pair for pair in _pairs(rows) if (pair.task, pair.student, pair.against) == (task, student, "dense")]
+        for pair in mine:
+            sparsities = {row.teacher_sparsity for row in rows if row.method == pair.method and row.teacher_sparsity}
+            is_single = pair.choice in OVERALL and len(sparsities) == 1  # its best is its mean
+            is_drawn = pair.is_overall and not (is_single and pair.choice == OVERALL[0])
+            if is_drawn and (compared := statistic.compare(points(pair.ours), points(pair.theirs))):
+                choice = f"{min(sparsities)} %" if is_single else pair.choice
+                [method] = {row.method for students in pair.ours.values() for row in students}
+                label = pair._replace(choice=choice).name
+                found.append(Arm(f"{title_of(task)}, student: {student}", label, method, compared))
+    return found
 
 
 def resampled_rows(rows: list[data.Row]) -> dict[Path, Resampled]:
@@ -76,13 +107,13 @@ def comparison_table(rows: list[data.Row], overall: bool, resampled: dict[Path, 
         resampled: by checkpoint, of resampled_rows.
     """
     pairs = [pair for pair in _pairs(rows) if pair.is_overall == overall and pair.ours]
-    compared = [data.compare(points(pair.ours), points(pair.theirs)) for pair in pairs]
+    compared = [statistic.compare(points(pair.ours), points(pair.theirs)) for pair in pairs]
     p_values = [None if found is None else statistic.sign_flip_p(found.differences) for found in compared]
     corrected = _corrected(pairs, p_values)
     over_rows = [_over_rows(pair, resampled) for pair in pairs]
     lines = []
     for pair, *found in zip(pairs, compared, p_values, corrected, over_rows, strict=True):
-        names = (title_of(pair.task), pair.student, f"{pair.method}, {pair.choice}", pair.against)
+        names = (title_of(pair.task), pair.student, pair.name, pair.against)
         mean = f"{statistics.fmean(points(pair.ours).values()):.2f}"
         lines.append((*names, mean, *_cells(*found)))
     title = "Sparse against dense teachers, paired over seeds" if overall else "The same at each teacher sparsity"
@@ -107,6 +138,8 @@ def _pairs(rows: list[data.Row]) -> Iterator[Pair]:
         for method in [m for m in methods if "random" in methods and m != "random"]:
             for choice in OVERALL:
                 yield Pair(task, student, method, choice, "random", methods[method][choice], methods["random"][choice])
+        alone = {row.seed: [row] for row in mine if row.method == data.ALONE}
+        yield Pair(task, student, data.ALONE, "", "dense", alone, dense)
         for comparison in variants.pairs(mine, methods, dense):
             yield Pair(task, student, *comparison)
 
@@ -136,7 +169,7 @@ def _over_rows(pair: Pair, resampled: dict[Path, Resampled]) -> np.ndarray | Non
 
 
 def _cells(
-    compared: data.Comparison | None, p: float | None, corrected: float | None, over_rows: np.ndarray | None
+    compared: statistic.Comparison | None, p: float | None, corrected: float | None, over_rows: np.ndarray | None
 ) -> tuple[str, ...]:
     """Difference, Student's t, better and worse seeds, p, BCa, seeds and rows, seeds needed."""
     if compared is None:

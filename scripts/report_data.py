@@ -1,4 +1,4 @@
-"""The data of scripts/report.py: every run under some folders, as rows, means over seeds, and paired comparisons."""
+"""The data of scripts/report.py: every run under some folders, as rows, and their means over seeds."""
 
 import argparse
 import csv
@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from scipy import stats
 
 from models.layer_losses import INTERMEDIATE_LOSSES
 from scripts.report_costs import costs_of
@@ -44,7 +42,8 @@ class Row:
 
     task: str
     student: str  # "3 layers", "70 % pruned"; blank for a teacher
-    method: str  # TEACHER, ALONE, TRIAL, "lam 0.5", "random", or a score and, after a comma, a variant of its logits
+    method: str  # TEACHER, ALONE, TRIAL, "lam 0.5", "random", or a score and, after a comma, a variant
+    variant: str  # "60 30 0 % in turn", "0 % of 30 %'s spread"; blank where it learnt from one teacher's plain logits
     teacher_sparsity: int | None  # percent; None where no sparse teacher took part, or several did
     seed: int
     metric: str
@@ -63,6 +62,11 @@ class Row:
     folder: str
 
     @property
+    def is_swept(self) -> bool:
+        """Whether it learnt from the plain logits of one sparse teacher."""
+        return self.teacher_sparsity is not None and not self.variant
+
+    @property
     def checkpoint(self) -> Path:
         """The folder of the model's checkpoint, whose weights may be gone."""
         return Path(self.folder, checkpoint_name(self.teacher_sparsity))
@@ -74,27 +78,6 @@ class Mean(NamedTuple):
     mean: float
     deviation: float | None  # sample standard deviation; None of a single seed
     seeds: int
-
-
-class Comparison(NamedTuple):
-    """A paired comparison of two methods over the same seeds."""
-
-    difference: float  # mean
-    low: float | None  # of the 95 % interval of Student's t; None of a single seed and of equal differences
-    high: float | None
-    better: int  # seeds in which the first was
-    worse: int
-    differences: tuple[float, ...]  # by ascending seed
-
-    @property
-    def seeds(self) -> int:
-        """How many there are."""
-        return len(self.differences)
-
-    @property
-    def is_beyond_noise(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low is not None and not self.low <= 0 <= self.high
 
 
 def checkpoints(roots: Iterable[Path]) -> Iterator[Checkpoint]:
@@ -154,7 +137,7 @@ def _check_definitions(found: list[Checkpoint]) -> None:
 
 def with_dense_ends(rows: list[Row]) -> list[Row]:
     """The rows, and for each method without one at 0 % another method's: whatever sorted it, that teacher is dense."""
-    swept = [row for row in rows if row.teacher_sparsity is not None]
+    swept = [row for row in rows if row.is_swept]
     dense = {(row.task, row.student, row.seed): row for row in swept if row.teacher_sparsity == 0}
     there = {(row.task, row.student, row.seed, row.method) for row in swept if row.teacher_sparsity == 0}
     lacking = dict.fromkeys((row.task, row.student, row.seed, row.method) for row in swept).keys() - there
@@ -196,13 +179,14 @@ def _row(folder: Path, name: str, args: dict[str, Any], metrics: dict[str, Any])
         return None
     metric = task_of(args).metric
     teacher = metrics.get("teacher")
-    method = _method(name, args, metrics)
+    method, variant = _method(name, args, metrics), _variant(name, args)
     costs = costs_of(folder / name)
     return Row(
         task=args["task_name"],
         student=_student(args, metrics) if method != TEACHER else "",
-        method=method,
-        teacher_sparsity=None if "," in method else sparsity_of(name),
+        method=f"{method}, {variant}" if variant else method,
+        variant=variant,
+        teacher_sparsity=sparsity_of(name),
         seed=args["seed"],
         metric=metric,
         value=metrics.get("report", metrics["dev"])[metric],
@@ -222,15 +206,19 @@ def _row(folder: Path, name: str, args: dict[str, Any], metrics: dict[str, Any])
 
 
 def _method(name: str, args: dict[str, Any], metrics: dict[str, Any]) -> str:
-    schedule, spread = args.get("teacher_schedule"), args.get("match_spread")
-    if schedule or sparsity_of(name) is not None:
+    if args.get("teacher_schedule") or sparsity_of(name) is not None:
         score = args.get("score", "knowledgeable")
-        score = f"lam {args['lam']:g}" if score == "knowledgeable" else score
-        in_turn = f", {' '.join(map(str, schedule))} % in turn" if schedule else ""
-        return f"{score}, {sparsity_of(name)} % of {spread} %'s spread" if spread is not None else f"{score}{in_turn}"
+        return f"lam {args['lam']:g}" if score == "knowledgeable" else score
     if "teacher" not in metrics:
         return TEACHER
     return ALONE if args["model_type"] == "ft" else TRIAL
+
+
+def _variant(name: str, args: dict[str, Any]) -> str:
+    if schedule := args.get("teacher_schedule"):
+        return f"{' '.join(map(str, schedule))} % in turn"
+    spread = args.get("match_spread")
+    return "" if spread is None else f"{sparsity_of(name)} % of {spread} %'s spread"
 
 
 def _student(args: dict[str, Any], metrics: dict[str, Any]) -> str:
@@ -273,18 +261,6 @@ def tied_seeds(rows: Iterable[Row]) -> int:
     for best in best_by_seed(rows).values():
         tied += sum(row.seed == best.seed and row.dev_select == best.dev_select for row in rows) > 1
     return tied
-
-
-def compare(ours: dict[int, float], theirs: dict[int, float]) -> Comparison | None:
-    """Paired over the seeds that both have: seed -> value; None if there is none."""
-    differences = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
-    if not differences:
-        return None
-    mean, low, high = statistics.fmean(differences), None, None
-    if len(differences) > 1 and (error := stats.sem(differences)) > 0:
-        low, high = (float(end) for end in stats.t.interval(0.95, len(differences) - 1, mean, error))
-    better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    return Comparison(mean, low, high, better, worse, tuple(differences))
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:

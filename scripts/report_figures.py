@@ -16,6 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 
+from scripts.report_comparisons import Arm
 from scripts.report_data import ALONE, TRIAL, Row, mean_over_seeds, trained_to_the_end
 from scripts.report_tables import METRICS, seeds_of
 
@@ -30,6 +31,7 @@ plt.rcParams.update(
     }
 )
 # Okabe and Ito's, told apart by colour-blind readers, too; black is the dense teacher's student everywhere
+GREY = "#888888"
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6D31"]
 MARKERS = "osD^vPX"
 SEQUENCE = LinearSegmentedColormap.from_list("", ["#0072B2", "#CC79A7", "#D55E00"])  # seen on white and on black
@@ -40,6 +42,8 @@ FIXED |= {"random": 5, "magnitude": 6}
 
 def style(method: str) -> dict[str, Any]:
     """Colour and marker of a method, the same in every figure."""
+    if method == ALONE:
+        return {"color": GREY, "marker": "x", "markersize": 4.5, "label": method}
     index = FIXED.get(method, (3 + sum(map(ord, method))) % len(PALETTE))
     return {"color": PALETTE[index], "marker": MARKERS[index], "markersize": 4.5, "label": method}
 
@@ -119,13 +123,13 @@ def sparsity_panels(rows: list[Row], methods: Sequence[str], title: str) -> Figu
 
 def _lines_without_sparsity(axes: Axes, rows: list[Row]) -> None:
     """The students of the dense teacher, with a band of one standard deviation over seeds, and of none."""
-    for method, color, dashes in ((TRIAL, "black", "--"), (ALONE, "#888888", ":")):
+    for method, color, dashes in ((TRIAL, "black", "--"), (ALONE, GREY, ":")):
         mean = mean_over_seeds(100 * row.value for row in rows if row.method == method)
         if mean:
             axes.axhline(mean.mean, color=color, linewidth=1.4, linestyle=dashes, label=method)
         if mean and mean.deviation and method == TRIAL:
             low, high = mean.mean - mean.deviation, mean.mean + mean.deviation
-            axes.axhspan(low, high, color="#888888", alpha=0.2, lw=0, label=f"{method}, ± 1 std. dev.")
+            axes.axhspan(low, high, color=GREY, alpha=0.2, lw=0, label=f"{method}, ± 1 std. dev.")
 
 
 def _by_sparsity(axes: Axes, rows: list[Row], method: str, band: bool) -> None:
@@ -150,6 +154,34 @@ def by_sparsity(rows: Iterable[Row], summary: Callable) -> dict[int, Any]:
     """Teacher sparsity -> the summary of 100 x the values there."""
     sparsities = sorted({row.teacher_sparsity for row in rows})
     return {s: summary(100 * row.value for row in rows if row.teacher_sparsity == s) for s in sparsities}
+
+
+def differences(arms: Sequence[Arm]) -> Figure | None:
+    """Students' metric less the dense teacher's: a dot for each seed, their mean, and its interval over seeds.
+
+    Args:
+        arms: those of a task and student one after the other, a line each below its name.
+    """
+    if not varies(difference for arm in arms for difference in arm.compared.differences):
+        return None
+    groups = list(dict.fromkeys(arm.group for arm in arms))
+    places = [place + 1 + groups.index(arm.group) for place, arm in enumerate(arms)]
+    figure, axes = plt.subplots(figsize=(WIDTH, 0.8 + 0.36 * (len(arms) + len(groups))))
+    for place, arm in zip(places, arms, strict=True):
+        found, looks = arm.compared, style(arm.method)
+        axes.plot([0, 0], [place - 0.5, place + 0.5], color="black", linewidth=1.4, linestyle="--")
+        axes.scatter(
+            found.differences, [place + 0.22] * found.seeds, s=9, color=looks["color"], alpha=0.5, linewidths=0
+        )
+        axes.plot(found.difference, place, marker=looks["marker"], markersize=6, color=looks["color"])
+        if found.low is not None:
+            axes.plot([found.low, found.high], [place, place], linewidth=1.6, color=looks["color"])
+    for line, group in enumerate(groups):
+        place = line + [arm.group for arm in arms].index(group)
+        axes.text(0.02, place, group, transform=axes.get_yaxis_transform(), va="center", fontweight="bold")
+    axes.set(xlabel="points beside the dense teacher's student", ylim=(len(arms) + len(groups) - 0.5, -0.5))
+    axes.set_yticks(places, [textwrap.fill(arm.label, 22) for arm in arms])
+    return figure
 
 
 def kept_units(widths: dict[int, list[tuple[int, int]]], title: str) -> Figure | None:

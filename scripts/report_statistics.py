@@ -1,5 +1,6 @@
 """Statistics of scripts/report.py: tests, intervals and sizes of paired comparisons, as functions of numbers alone.
 
+compare({1: 61.2, 2: 60.4}, {1: 60.8, 2: 60.1}).difference    # 0.35, paired over seeds
 sign_flip_p([0.4, 1.1, 0.3])                                  # 0.25
 counts = row_counts(277)                                      # (B, N), how often each resample draws each row
 ours, theirs = (resampled_metric("acc", p, labels, counts) for p in (predictions, others))  # (B,) each
@@ -8,6 +9,7 @@ multi_bootstrap(np.stack([ours - theirs, ...], axis=1))       # (B, S), a column
 
 import functools
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -27,11 +29,44 @@ class Interval(NamedTuple):
     high: float
 
 
+class Comparison(NamedTuple):
+    """A paired comparison of two methods over the same seeds."""
+
+    difference: float  # mean
+    low: float | None  # of the 95 % interval of Student's t; None of a single seed and of equal differences
+    high: float | None
+    better: int  # seeds in which the first was
+    worse: int
+    differences: tuple[float, ...]  # by ascending seed
+
+    @property
+    def seeds(self) -> int:
+        """How many there are."""
+        return len(self.differences)
+
+    @property
+    def is_beyond_noise(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low is not None and not self.low <= 0 <= self.high
+
+
 class MultiBootstrap(NamedTuple):
     """A difference when both seeds and rows are resampled."""
 
     interval: Interval  # between the percentiles
     p: float  # two-sided
+
+
+def compare(ours: dict[int, float], theirs: dict[int, float]) -> Comparison | None:
+    """Paired over the seeds that both have: seed -> value; None if there is none."""
+    differences = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+    if not differences:
+        return None
+    mean, low, high = statistics.fmean(differences), None, None
+    if len(differences) > 1 and (error := stats.sem(differences)) > 0:
+        low, high = (float(end) for end in stats.t.interval(0.95, len(differences) - 1, mean, error))
+    better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    return Comparison(mean, low, high, better, worse, tuple(differences))
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:

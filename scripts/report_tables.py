@@ -36,7 +36,7 @@ def groups(rows: list[data.Row]) -> list[tuple[str, str]]:
 
 def methods_of(rows: list[data.Row]) -> list[str]:
     """Those with a sparse teacher, lams first."""
-    return sorted({row.method for row in rows if row.teacher_sparsity is not None}, key=lambda m: (m[:3] != "lam", m))
+    return sorted({row.method for row in rows if row.is_swept}, key=lambda m: (m[:3] != "lam", m))
 
 
 def listed(texts: list[str]) -> str:

@@ -13,8 +13,7 @@ BySeed = dict[int, list[data.Row]]
 
 def methods_of(rows: list[data.Row]) -> list[str]:
     """Those whose students did not learn from the plain logits of one sparse teacher."""
-    others = (data.TEACHER, data.ALONE, data.TRIAL)
-    return sorted({row.method for row in rows if row.teacher_sparsity is None and row.method not in others})
+    return sorted({row.method for row in rows if row.variant})
 
 
 def pairs(
@@ -31,8 +30,10 @@ def pairs(
         dense: students of the dense teacher by seed.
     """
     found = {name: {row.seed: [row] for row in rows if row.method == name} for name in methods_of(rows)}
+    variant_of = {row.method: row.variant for row in rows}
     for name, students in found.items():
-        score, variant = name.split(", ", 1)
+        variant = variant_of[name]
+        score = name.removesuffix(f", {variant}")
         choices = swept.get(score, {})
         yield score, variant, "dense", students, dense
         spread = re.search(r"(\d+ %)'s spread", variant)

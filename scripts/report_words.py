@@ -4,7 +4,7 @@ import statistics
 from typing import NamedTuple
 
 from scripts import report_data as data
-from scripts.report_statistics import MIN_SEEDS, RESAMPLES
+from scripts.report_statistics import MIN_SEEDS, RESAMPLES, Comparison, compare
 from scripts.report_tables import METRICS, OVERALL, choices_of, groups, listed, methods_of, points
 from utils.tasks import title_of
 
@@ -17,10 +17,10 @@ class Verdict(NamedTuple):
 
     where: str
     metric: str
-    best: data.Comparison  # of the best score's students, each seed's best
-    cut: data.Comparison | None  # of that score's students, the mean of all cut teachers'
-    random: data.Comparison | None  # of randomly cut teachers' students, each seed's best
-    over_random: data.Comparison | None  # the best less those
+    best: Comparison  # of the best score's students, each seed's best
+    cut: Comparison | None  # of that score's students, the mean of all cut teachers'
+    random: Comparison | None  # of randomly cut teachers' students, each seed's best
+    over_random: Comparison | None  # the best less those
 
 
 def conclusion(rows: list[data.Row]) -> tuple[str, str]:
@@ -51,12 +51,12 @@ def _verdict(rows: list[data.Row], task: str, student: str) -> Verdict | None:
         return None
     best = max(choices, key=lambda m: statistics.fmean(r.dev_select for r in data.best_by_seed(by_method[m]).values()))
     dense = {row.seed: 100 * row.value for row in mine if row.method == data.TRIAL}
-    compared, cut = (data.compare(choices[best][choice], dense) for choice in OVERALL)
+    compared, cut = (compare(choices[best][choice], dense) for choice in OVERALL)
     several = len({row.student for row in rows if row.task == task and row.student}) > 1
     where = f"{title_of(task)}{f' with {student}' * several}"
     metric = METRICS[mine[0].metric]
-    over_random = data.compare(choices[best]["best"], random)
-    return compared and Verdict(where, metric, compared, cut, data.compare(random, dense), over_random)
+    over_random = compare(choices[best]["best"], random)
+    return compared and Verdict(where, metric, compared, cut, compare(random, dense), over_random)
 
 
 def _outcome(found: list[Verdict], seeds: int) -> str:
@@ -105,7 +105,7 @@ def _limits(found: list[Verdict]) -> str:
 def comparison_caption(overall: bool, beyond: int, intervals: int) -> str:
     """The caption of a table of comparisons, with how many intervals would leave out 0 by chance alone."""
     chosen = "Best: each seed's best sparsity, which flatters; mean of all cut: nothing is chosen. " if overall else ""
-    text = f"Points of the metric x 100, students of sparse teachers less those they are held against. {chosen}"
+    text = f"Points of the metric x 100, the first students less those they are held against. {chosen}"
     if not intervals:
         return f"{text}Intervals (Student's t) take several seeds that differ."
     return (
@@ -126,7 +126,7 @@ def comparison_notes(without_rows: int, comparisons: int) -> tuple[str, ...]:
 def curve_caption(rows: list[data.Row]) -> str:
     """How many points of a task's and student's curves are apart from the dense teacher's students."""
     dense = data.mean_over_seeds(100 * row.value for row in rows if row.method == data.TRIAL)
-    cut = {(row.method, row.teacher_sparsity) for row in rows if row.teacher_sparsity}
+    cut = {(row.method, row.teacher_sparsity) for row in rows if row.is_swept and row.teacher_sparsity}
     means = [statistics.fmean(100 * r.value for r in rows if (r.method, r.teacher_sparsity) == point) for point in cut]
     if dense is None:
         return "There are no students of the dense teacher to hold these against."
@@ -151,6 +151,11 @@ CURVES = (
     "Each point: students whose teacher had lost that share of its heads and neurons, as a mean over seeds; dashed: "
     "students of the dense teacher. Seeds alone move those by a standard deviation, the grey band where there are "
     "several seeds: a point within it cannot be told from the line."
+)
+DIFFERENCES = (
+    "Each line: students less those of the dense teacher with the same seed, in points of the metric x 100. A small "
+    "dot is one seed, the large mark their mean, the bar its 95 % interval over seeds (Student's t), uncorrected: "
+    "where it crosses the dashed line, seeds alone would explain the difference."
 )
 CLOSER = {  # a kind of figure -> its heading, what it shows and what to make of it
     "panels": (

@@ -25,7 +25,7 @@ from scripts import export, report, report_costs
 from scripts import report_comparisons as comparisons
 from scripts import report_data as data
 from scripts import report_tables as tables
-from scripts.report_statistics import multi_bootstrap, row_counts, seeds_needed
+from scripts.report_statistics import compare, multi_bootstrap, row_counts, seeds_needed
 from scripts.report_words import conclusion
 from utils.errors import InputError
 from utils.predictions import PREDICTIONS, read_predictions, save_predictions
@@ -254,18 +254,44 @@ def test_schedules_are_methods_of_their_own_and_change_no_number_of_a_sparsity(o
     assert all(
         "in turn" in line or "spread" in line for line in lines if line.startswith("| RTE") and line not in there
     )
+    # each has its own predictions
+    names = {row.variant: row.checkpoint.name for row in rows_of(outputs) if row.variant}
+    assert names == {"60 30 0 % in turn": "ckpt", "0 % of 30 %'s spread": "ckpt_0"}
     assert conclusion(rows_of(outputs))[0].count("+4.00") == 1
+
+
+def test_students_are_drawn_beside_the_dense_teachers(outputs, tmp_path):
+    alone = {"student_layer": 2, "student_sparsity": None, "model_type": "ft"}
+    single = {**alone, "model_type": "kd", "score": "random"}
+    for seed, value in {1: 0.58, 2: 0.62, 4: 0.9}.items():
+        folder = outputs / f"seed_{seed}"
+        write(folder / "distil" / "ft_2_rte", {**alone, "seed": seed}, result(value, teacher={"acc": 0.7}))
+        sparse = result(value + 0.01, teacher={"acc": 0.5})
+        write(folder / "rewind" / "kd_2_rte_random", {**single, "seed": seed}, {"30": sparse})
+    arms = comparisons.arms(rows_of(outputs))
+    assert {arm.group for arm in arms} == {"RTE, student: 2 layers"}
+    assert {arm.label: (arm.method, list(arm.compared.differences)) for arm in arms} == {
+        "lam 0.5, best": ("lam 0.5", pytest.approx([4, 3, 5])),
+        "lam 0.5, mean of all cut": ("lam 0.5", pytest.approx([2.5, 1, 1])),
+        "random, 30 %": ("random", pytest.approx([-1, 1])),  # seed 4 has no student of the dense teacher
+        "no teacher": ("no teacher", pytest.approx([-2, 0])),
+    }
+    report.main([str(outputs), "--report_dir", str(tmp_path / "report"), "--no_speed"])
+    page = (tmp_path / "report/index.html").read_text()
+    first = page[: page.index("</figure>")]
+    assert all(f">{text}<" in first for text in ("RTE, student: 2 layers", "no teacher", "random, 30 %"))
+    assert (tmp_path / "report/differences.pdf").is_file()
 
 
 def test_intervals_are_scipys_and_seeds_are_paired():
     ours = {seed: 0.01 * value for seed, value in enumerate([64, 61, 66, 70, 58, 63])}
     theirs = {seed: 0.01 * value for seed, value in enumerate([60, 62, 61, 66, 58, 60])}
-    compared = data.compare(ours, {**theirs, 99: 0.5})
+    compared = compare(ours, {**theirs, 99: 0.5})
     expected = stats.ttest_rel(list(ours.values()), list(theirs.values())).confidence_interval(0.95)
     assert (compared.low, compared.high) == pytest.approx((expected.low, expected.high))
     assert (compared.better, compared.worse, compared.seeds) == (4, 1, 6)
     assert compared.differences == pytest.approx([0.04, -0.01, 0.05, 0.04, 0, 0.03])
-    assert data.compare({1: 0.5}, {2: 0.5}) is None
+    assert compare({1: 0.5}, {2: 0.5}) is None
 
 
 def compared_cells(rows: list[data.Row], resampled: dict) -> dict[tuple[str, ...], tuple[str, ...]]:
@@ -569,8 +595,15 @@ def test_a_row_says_how_its_number_was_made(tmp_path):
     )
     [row] = data.collect(data.checkpoints([tmp_path]))
     assert row == data.Row(
-        **{"task": "rte", "student": "3 layers (last)", "method": "random", "teacher_sparsity": 40, "seed": 5},
-        **{"metric": "acc", "value": 0.4, "dev_select": 0.6, "teacher_value": 0.7, "selected_on": "half of dev"},
+        **{"task": "rte", "student": "3 layers (last)", "method": "random", "variant": "", "teacher_sparsity": 40},
+        **{
+            "seed": 5,
+            "metric": "acc",
+            "value": 0.4,
+            "dev_select": 0.6,
+            "teacher_value": 0.7,
+            "selected_on": "half of dev",
+        },
         **{"seconds": 1.0, "rows": 21, "commoner_share": 0.5, "only_answer": "entailment"},
         **{"diverged": "so", "dropped_at": None},
         **{"parameters": None, "macs": None},
