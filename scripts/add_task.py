@@ -41,7 +41,7 @@ UNCUT = 10**6  # tokens; more than any text has
 
 
 def parse_args(argv=None):
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("name", help="name of the task, in letters, digits, _ and -")
     add("--train", required=True, help="file of the training set")
@@ -62,7 +62,6 @@ def parse_args(argv=None):
     text = f"count the rows of more tokens, which training with this --max_length cuts (default {MAX_LENGTH})"
     add("--max_length", type=number(int, 4), default=MAX_LENGTH, help=text)
     add("--overwrite", action="store_true", help="replace the task if there is one of this name (default: an error)")
-    add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     args = parser.parse_args(argv)
     if not is_own_name(args.name):
         parser.error(f"name: found {args.name!r}, expected letters, digits, _ and -, and none of GLUE's names")

@@ -10,7 +10,6 @@ output logits (batch, classes); if onnxruntime's logits differ from torch's by m
 layer, and writes the class of the model's family.
 """
 
-import argparse
 import copy
 import importlib
 import itertools
@@ -51,7 +50,7 @@ TRAINED_WITH = ("task_name", "task", "max_length")  # settings of a checkpoint t
 
 
 def parse_args(argv=None):
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--model_path", required=True, help="checkpoint folder of a model with a classifier")
     add("--format", choices=tuple(WRITERS), required=True, help="what to write")
@@ -59,7 +58,6 @@ def parse_args(argv=None):
         "--output_dir",
         help="folder, replaced if an export wrote it (default beside ckpt to <format>, beside ckpt_30 to <format>_30)",
     )
-    add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     return parser.parse_args(argv)
 
 

@@ -56,7 +56,7 @@ LENGTH = 64  # tokens
 
 
 def parse_args(argv=None):
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--model_path", required=True, help="checkpoint folder of a model with a classifier")
     add("--teacher_model_path", help="checkpoint folder to compare with (default the model's own, if it is there)")
@@ -71,7 +71,6 @@ def parse_args(argv=None):
     add("--length", type=number(int, 1), help=f"and their tokens (default {LENGTH}, or what the model takes if less)")
     add("--json", help="file that gets all numbers, too (default none)")
     add("--use_cpu", action="store_true", help="do not use a GPU (default: use one if there is one)")
-    add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     args = parser.parse_args(argv)
 
     # a flag without effect is an error

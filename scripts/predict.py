@@ -41,7 +41,7 @@ Texts = Iterator[tuple[str, ...]]  # one or two for each row
 
 
 def parse_args(argv=None):
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--model_path", required=True, help="checkpoint with a classifier, name on the hub, or folder of export.py")
     add("--input", default="-", help=".csv, .tsv, .jsonl or .txt file (default -, lines on standard input)")
@@ -50,7 +50,6 @@ def parse_args(argv=None):
     add("--output", default="-", help="CSV file, replaced when it is complete (default -, standard output)")
     add("--batch_size", type=number(int, 1), default=32, help="examples per forward pass (default 32)")
     add("--use_cpu", action="store_true", help="do not use a GPU (default: use one if there is one)")
-    add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     args = parser.parse_args(argv)
     if args.text_columns and len(args.text_columns) > 2:
         parser.error(f"--text_columns: found {len(args.text_columns)}, expected one or two")

@@ -9,7 +9,6 @@ left ties with the best one, how many points it is behind on average, beside a s
 dense teacher, and the share of the updates that was made.
 """
 
-import argparse
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -123,12 +122,11 @@ def row(task: str, rule: str, shares: Sequence[float], outcomes: list[Outcome]) 
 
 
 def parse_args(argv=None):
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("outputs", nargs="+", help="output folders of full sweeps")
     text = "shares of the updates at which students are compared; may be given several times"
     share = number(float, 0, 1)
     parser.add_argument("--rungs", nargs="+", type=share, action="append", help=f"{text} (default 0.125 0.25 0.5)")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     return parser.parse_args(argv)
 
 

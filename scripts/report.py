@@ -68,12 +68,11 @@ summary { cursor: pointer; color: var(--mark); }
 
 
 def parse_args(argv=None):
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("outputs", nargs="*", default=["outputs"], help="folders of runs or sweeps (default outputs)")
     add("--report_dir", default="report", help="where to (default report)")
     add("--no_speed", action="store_true", help="do not measure speed (default: measure, under a minute a student)")
-    add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     return parser.parse_args(argv)
 
 

@@ -8,7 +8,6 @@ row for each example of GLUE's test set, in order, with a label of the task or a
 complete sets only: the nine tasks (MNLI is two files) and WNLI; the diagnostic set AX is optional.
 """
 
-import argparse
 import math
 import sys
 import zipfile
@@ -35,12 +34,11 @@ LABELS = {**{task.title: task.file_labels for task in TASKS.values()}, DIAGNOSTI
 
 
 def parse_args(argv=None):
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("paths", nargs="*", default=["outputs"], help="folders to search, or files (default outputs)")
     add("--output", default="submission.zip", help="zip to write (default submission.zip)")
     add("--allow_missing", action="store_true", help="write an incomplete set, too (default: an error)")
-    add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     return parser.parse_args(argv)
 
 

@@ -52,7 +52,7 @@ GRACE = 60  # seconds for stopped jobs to save their state
 
 
 def parse_args(argv=None):
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(__doc__)
     add = parser.add_argument_group("grid").add_argument
     add("--task_name", nargs="+", default=["rte"], help="GLUE's or own tasks (default rte)")
     add("--student_layer", nargs="*", type=number(int, 1), default=[], help="layer-dropped students (default none)")
@@ -91,8 +91,6 @@ def parse_args(argv=None):
     add("--halving", action="store_true", help=text)
     add("--halving_rungs", nargs="+", help="shares of the updates (default those of run_rewinding.py)")
     add_machine_flags(parser)
-    add = parser.add_argument
-    add("--debug", action="store_true", help="show the traceback of an error (default: one line)")
     args = parser.parse_args(argv)
     for name in args.task_name:
         find_task(name, args.data_dir)

@@ -74,6 +74,7 @@ def test_seeds_needed_have_the_power_and_one_less_has_not():
         assert (power >= 0.8) == (count == seeds)
     assert statistic.seeds_needed(1e-15, 0.5) is None
     assert statistic.seeds_needed(1e-5, 0.5) == 2
+    assert statistic.seeds_needed(1e-5, 500) is None
 
 
 def drawn(metric: str, rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -65,7 +65,6 @@ def argument_parser(doc: str, stage: str, model_types: tuple[str, ...]) -> Parse
     if stage in STAGES:  # a benchmark leaves no run folder
         add("--output_dir", default=output_dir(stage), help="folder of the runs' folders")
     add("--overwrite", action="store_true", help="start afresh where there is a run already (default: go on)")
-    add("--debug", action="store_true", help="show an error's traceback (default: one line)")
 
     # switches back to the paper's code
     add = parser.add_argument_group("slower, as in the paper's code").add_argument

@@ -19,10 +19,11 @@ class Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser with errors in one line, no abbreviated flags, and checks across flags."""
+    """An argument parser with errors in one line, no abbreviated flags, --debug, and checks across flags."""
 
     def __init__(self, description: str | None, **options: Any):
         super().__init__(description=description, **{"formatter_class": Help, "allow_abbrev": False, **options})
+        self.add_argument("--debug", action="store_true", help="show an error's traceback (default: one line)")
         self.checks: list[Callable[[argparse.Namespace], None]] = []  # run by parse(); each calls error() on bad flags
 
     def error(self, message: str) -> None:
