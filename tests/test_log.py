@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import second
 from conftest import forked, small_config
 from test_training import make_examples
 
@@ -135,6 +136,14 @@ def on_terminal(ours: int, theirs: int) -> None:
     os.close(theirs)
     sys.stdout, sys.stderr = (os.fdopen(stream, "w") for stream in (1, 2))
     run_finetuning.main(FLAGS)
+
+
+def test_the_rows_that_are_read_and_those_cut_are_logged(workplace, capsys):
+    run_finetuning.main([*FLAGS, "--max_length", "8"])
+    lengths = second.Rows(Path("datasets/rte/dev.tsv"), Path("teacher"), 8).inputs["attention_mask"].sum(1)
+    assert 0 < (lengths == 8).sum() < len(lengths)
+    line = f"datasets/rte/dev.tsv: 21 examples, {lengths.sum()} tokens, {(lengths == 8).sum()} of full length\n"
+    assert line in capsys.readouterr().out
 
 
 def test_a_terminal_that_closes_does_not_stop_a_run(workplace):

@@ -399,18 +399,19 @@ def test_without_their_number_local_jobs_are_as_many_as_there_is_room_for(
     assert (len(jobs.free), jobs.threads) == (count, threads)
 
 
-def test_on_slurm_the_cluster_sets_the_number_of_processors_unless_a_flag_does(tasks, monkeypatch, capfd):
+def test_a_slurm_job_has_one_gpu_and_the_clusters_processors_unless_flags_differ(tasks, monkeypatch, capfd):
     for name in ("srun", "sbatch"):
         Path("bin").mkdir(exist_ok=True)
         Path("bin", name).write_text("#!/bin/sh\necho Submitted batch job 12\n")
         Path("bin", name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tasks / 'bin'}:{os.environ['PATH']}")
-    for flags, is_set in ([], False), (["--cpus_per_job", "3"], True):
+    for flags, is_set, gpus in ([], False, 1), (["--cpus_per_job", "3", "--gpus_per_job", "2"], True, 2):
         jobs = sweep.Jobs(sweep.parse_args([*FLAGS, "--executor", "slurm", *flags]))
         jobs.submit(SHOW, jobs.free[0])
         [script] = Path("outputs/jobs").glob("*submission.sh")
         assert ("cpus-per-task=3" in script.read_text()) is is_set
         assert ("cpus-per-task" in script.read_text()) is is_set
+        assert f"--gpus-per-node={gpus}\n" in script.read_text()
     # within the job
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
