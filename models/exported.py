@@ -58,7 +58,7 @@ def load_onnx(folder: str | Path) -> OnnxModel:
     raw = read_config(str(folder))
     with one_line_errors(str(folder)):
         if not is_ours(raw):
-            raise CheckpointError(f"an {ONNX} that scripts/export.py did not write, expected one of its exports")
+            raise CheckpointError(f"a {ONNX} that scripts/export.py did not write, expected one of its exports")
         try:
             session = open_session(Path(folder, ONNX))
         except ImportError:

@@ -211,6 +211,8 @@ def test_a_config_with_berts_keys_and_no_type_is_a_bert(teacher_folder):
     load_model(str(teacher_folder), LABELS, fine_tuned=False)
     edit_config(teacher_folder, intermediate_size=None)
     assert "type unknown (no model_type, no intermediate_size), expected one of bert, " in refusal(teacher_folder)
+    edit_config(teacher_folder, model_type="bert")
+    assert refusal(teacher_folder).endswith(": no intermediate_size in config.json")
 
 
 @pytest.mark.parametrize(

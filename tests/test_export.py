@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import run_finetuning
 from models.bert import PrunableBert
 from models.checkpoint import load_model
-from models.pruning import drop_layers, sort_units
+from models.pruning import cut, drop_layers, sort_units
 from models.units import CheckpointError, Units
 from scripts import budget, export, inspect_model
 from student import load_student
@@ -75,11 +75,17 @@ def test_an_export_in_ones_hand_says_what_its_checkpoint_says(exported, monkeypa
     for expected, found in zip(*answers, strict=True):
         assert found.label == expected.label
         assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
+    # what load_student refuses
     with pytest.raises(InputError, match="onnx: exported to ONNX, which is computed on the CPU; found device meta"):
         load_student(exported / "onnx", "meta")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # what Python does for a package that is not there
     with pytest.raises(CheckpointError, match="onnx: exported to ONNX, onnxruntime is missing: pip install"):
         load_student(exported / "onnx")
+    shutil.copytree(exported / "onnx", "theirs")
+    settings = json.loads(Path("theirs/config.json").read_text())
+    Path("theirs/config.json").write_text(json.dumps({"model_type": "bert", "id2label": settings["id2label"]}))
+    with pytest.raises(CheckpointError, match="theirs: a model.onnx that scripts/export.py did not write"):
+        load_student("theirs")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +212,7 @@ def test_checkpoints_that_cannot_be_exported_are_refused(capsys, bert_folder, mo
     assert line == "error: --format onnx: onnxscript is missing: pip install onnx onnxscript onnxruntime"
 
 
-def test_a_model_and_its_teacher_are_measured_side_by_side(exported, capsys):
+def test_a_model_and_its_teacher_are_measured_side_by_side(exported, monkeypatch, capsys):
     shutil.copytree(exported, "student")
     write_model(Path("teacher", "ckpt"), **MANY)
     flags = ["--model_path", "student/ckpt", "--teacher_model_path", "teacher/ckpt", "--repeats", "10", "--use_cpu"]
@@ -225,6 +231,11 @@ def test_a_model_and_its_teacher_are_measured_side_by_side(exported, capsys):
     timed = [(row["runtime"], row["batch"], row["length"]) for row in costs["model"]["latency"]]
     assert timed == [(runtime, batch, 32) for runtime in ("torch", "onnxruntime") for batch in (1, 8, 32)]
     assert all(row["ms"] > 0 and row["examples_per_s"] > 0 for row in costs["model"]["latency"])
+    # without onnxruntime
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "onnxruntime", None)
+        inspect_model.main(["--model_path", "student/ckpt", "--use_cpu"])
+    assert "student/ckpt: no onnxruntime (pip install onnxruntime), so torch only" in capsys.readouterr().out
     # an export of other weights is not this model's
     write_model(Path("student", "ckpt"), **RTE)
     inspect_model.main(["--model_path", "student/ckpt", "--use_cpu"])
@@ -273,6 +284,12 @@ def test_a_budget_names_the_largest_students_that_fit(capsys):
     assert sizes["--student_sparsity", 0]["parameters"] == sizes["--student_layer", 3]["parameters"] == count(12, 96)
     inspect_model.main([*flags, f"{count(2, 16)}"])
     assert "no --student_layer fits, the smallest is --student_layer 1 (" in capsys.readouterr().out
+
+    # one that is cut already is only cut further
+    cut(model, 70).save_pretrained("ckpt")
+    inspect_model.main([*flags, "1M", "--json", "sizes.json"])
+    sizes = json.loads(Path("sizes.json").read_text())["students"]
+    assert [size["value"] for size in sizes if size["flag"] == "--student_sparsity"] == [70, 80, 90]
 
 
 def test_units_of_a_budget():

@@ -179,6 +179,11 @@ def test_a_loss_between_layers_adds_to_the_one_on_logits_whatever_ran_before():
         teacher(*random_batch(student.config, rows=3))
         total = loss_fn(student(*inputs), batch)
     torch.testing.assert_close(total, alone + 2 * expected["minilm"] + 0.5 * expected["pkd"])
+    # the teacher computes as it is told to
+    for dtype in (torch.float16, torch.bfloat16):
+        in_half = IntermediateLoss(student, teacher, {}, lambda _, from_teacher, __: from_teacher, dtype)
+        with in_half, torch.no_grad(), torch.autocast("cpu", dtype):
+            assert torch.equal(in_half(logits, batch), teacher(*inputs).float())
     total.sum().backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert torch.equal(student(*inputs), logits)

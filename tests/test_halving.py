@@ -210,6 +210,11 @@ def test_flags_of_halving_that_cannot_work_are_refused(workplace, capsys, flags,
     assert line in refused(run_rewinding, capsys, *FLAGS, *flags)
 
 
+def test_a_part_of_a_competition_says_which_part_it_is(workplace, capsys):
+    line = "--halving: found teacher sparsities, expected those of this command in --teacher_sparsity, too"
+    assert line in refused(run_rewinding, capsys, *FLAGS[:-1], "--halving", "0", "10")
+
+
 def test_ten_students_spend_36_percent_of_the_updates():
     total, remaining, spent = 1600, 10, 0
     before = 0
@@ -239,6 +244,17 @@ def test_a_replay_says_how_often_halving_keeps_the_best_and_what_it_costs(in_tmp
     # at update 2 of three students two stay, at 4 one; random ones are 20 and 16.67 behind, dense ones 20 and 20
     # updates: 8 + 4 + 2 of 24
     assert best_so_far == ["rte", "0.25 0.5", "best so far", "1 of 2", "10.00", "18.33", "20.00", "58 %"]
+    # of two tasks there is a line for both together
+    settings = Path("outputs/second", checkpoint_name(20), "args.json")
+    for path in settings.parent.parent.glob("*/args.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "task_name": "mrpc", "selection_metric": "acc"}))
+    replay_halving.main(["outputs", "--rungs", "0.25", "0.5"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if "best so far" in line]
+    assert [(line[0], line[6:9]) for line in lines] == [
+        ("mrpc", ["0", "of", "1"]),
+        ("rte", ["1", "of", "1"]),
+        ("all", ["1", "of", "2"]),
+    ]
     for sparsity in (10, 20):
         shutil.rmtree(Path("outputs", "first", checkpoint_name(sparsity)))
     assert "outputs/first: no rewinds at several" in refused(replay_halving, capsys, "outputs/first")

@@ -242,6 +242,10 @@ def test_the_report_of_a_task_names_what_it_found(in_tmp_path, capsys):
     assert lines[10].startswith("1 rows of dev are in train, too, the first 'w3, ")
     assert find_task("mine", "datasets").labels == ("-2.5", "01", "1", "9", "10", "1e1")
     assert Path("datasets/mine/train.csv").read_bytes() == Path("train.csv").read_bytes()
+    # of classes that dev lacks no metric can tell
+    reviews("dev.csv", 24, labels[2:])
+    add("less", "--train", "train.csv", "--dev", "dev.csv", "--text_columns", "text", "--label_column", "class")
+    assert "classes without a row of dev: '9', '10'\n" in capsys.readouterr().out
 
 
 def test_many_classes_and_other_scripts(in_tmp_path, capsys):

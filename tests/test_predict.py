@@ -126,6 +126,7 @@ BAD = {
     "columns of lines": ("a.txt", b"w1\n", ["a"], "--text_columns: for .csv, .tsv, .jsonl, found lines of text"),
     "another suffix": ("a.pdf", b"w1\n", [], "a.pdf: expected a file whose name ends in .csv, .tsv, .jsonl or .txt"),
     "lines in UTF-16": ("a.txt", "w1\nw2\n".encode("utf-16-le"), [], "a.txt line 1: text in UTF-16 instead of UTF-8"),
+    "three columns": ("a.csv", b"a,b,c\n1,2,3\n", ["a", "b", "c"], "--text_columns: found 3, expected one or two"),
     "web page": ("a.tsv", b"<html>\n<body>\n", [], "a.tsv: an HTML page, expected texts"),
 }
 
@@ -145,6 +146,18 @@ def test_lines_must_be_pairs_where_the_task_has_pairs(monkeypatch, capsys):
     assert "standard input line 1: 1 texts separated by tabs, expected 2" in refused(predict, capsys, *FLAGS)
 
 
+def test_closed_streams_are_named(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)  # what Python makes of a closed one
+    assert "standard input is closed; --input names a file" in refused(predict, capsys, *FLAGS)
+    give(monkeypatch, b"w1\n")
+    with monkeypatch.context() as closed:
+        closed.setattr(sys, "stdout", None)
+        with pytest.raises(SystemExit) as stop:
+            predict.main(FLAGS)
+    assert stop.value.code == 2
+    assert "standard output is closed; --output names a file" in capsys.readouterr().err
+
+
 def test_an_output_that_would_be_lost_is_refused(capsys):
     Path("a.txt").write_text("w1\n")
     flags = [*FLAGS, "--input", "a.txt", "--output"]
@@ -153,6 +166,7 @@ def test_an_output_that_would_be_lost_is_refused(capsys):
     assert "--output no/a.csv: expected a file" in refused(predict, capsys, *flags, "no/a.csv")
     assert "--output /dev/null: expected a file" in refused(predict, capsys, *flags, "/dev/null")
     assert "no.csv: no such file" in refused(predict, capsys, *FLAGS, "--input", "no.csv")
+    assert refused(predict, capsys, *FLAGS, "--input", "no.txt") == "error: no.txt: no such file"
 
 
 def test_a_model_that_diverged_leaves_the_earlier_output(capsys, model):

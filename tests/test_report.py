@@ -281,6 +281,25 @@ def test_students_are_drawn_beside_the_dense_teachers(outputs, tmp_path):
     first = page[: page.index("</figure>")]
     assert all(f">{text}<" in first for text in ("RTE, student: 2 layers", "no teacher", "random, 30 %"))
     assert (tmp_path / "report/differences.pdf").is_file()
+    # two methods and several seeds: each has a panel
+    panels = page[page.index("Score by score") :]
+    assert all(f">{text}<" in panels for text in ("lam 0.5", "random", "± 1 std. dev.", "one seed"))
+    # without students of the dense teacher there is no difference to draw, nor any to tell of
+    for path in outputs.rglob("kd_2_rte"):
+        shutil.rmtree(path)
+    report.main([str(outputs), "--report_dir", str(tmp_path / "alone"), "--no_speed"])
+    page = (tmp_path / "alone/index.html").read_text()
+    assert "No seed has students of both the dense teacher and one cut by a score" in page
+    assert "There are no students of the dense teacher to hold these against." in page
+    assert not (tmp_path / "alone/differences.pdf").exists()
+
+
+def test_long_tables_are_folded_on_the_page():
+    def page(lines: int) -> str:
+        return tables.html_table(tables.Table("title", ("a", "b"), [("1", str(n)) for n in range(lines)], 0, 1, "", ()))
+
+    assert "<details><summary>31 lines</summary>" in page(31)
+    assert "<details>" not in page(30)
 
 
 def test_intervals_are_scipys_and_seeds_are_paired():
