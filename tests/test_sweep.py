@@ -1,11 +1,13 @@
 """The grid of a sweep, the states of its cells, and sweeps that are killed and started again."""
 
 import contextlib
+import io
 import json
 import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -349,6 +351,21 @@ def test_each_local_job_gets_cards_of_the_parents_list(tasks, monkeypatch, liste
     if listed is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
     assert sweep.Jobs(sweep.parse_args([*FLAGS, "--jobs", "3", *flags])).free == given
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_terminal_shows_one_table_that_changes_and_a_file_one_table_after_the_other(tasks, monkeypatch, is_terminal):
+    cells = cells_of()
+    stream = io.StringIO()
+    stream.isatty = lambda: is_terminal
+    monkeypatch.setattr(sys, "stdout", stream)
+    first = sweep.show(cells, "")
+    assert sweep.show(cells, first) == first  # which is not printed again
+    cells[0].state = sweep.RUNNING
+    second = sweep.show(cells, first)
+    upwards = f"\033[{first.count(chr(10)) + 1}A\033[J" if is_terminal else ""
+    assert stream.getvalue() == f"{first}\n{upwards}{second}\n"
+    assert second.endswith(f"\nrunning: {cells[0].title}")
 
 
 def test_cards_that_are_not_there_are_refused(tasks, monkeypatch, capsys):
