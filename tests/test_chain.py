@@ -142,6 +142,9 @@ def test_every_checkpoint_has_a_model_card_and_a_tracker_logs_curves(workplace):
     assert f"| metrics | acc {metrics['report']['acc']:.4f} |" in card
     assert "| layers | 2 |" in card
     assert "| --learning_rate | 0.001 |" in card
+    lines = card.splitlines()
+    headers = [above for above, line in zip(lines, lines[1:], strict=False) if line.startswith("|--")]
+    assert headers == ["| fact |  |", "| from | what |", "| run_distillation.py |  |"]
     [digest] = {line.split("digest ")[1] for line in card.splitlines() if "digest" in line}  # one teacher, one start
     assert digest.startswith(read(folder / "args.json")["inputs"]["teacher_model_path"])
     # settings go to event files of their own, below the curves'

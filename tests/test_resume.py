@@ -159,6 +159,16 @@ STUDENT = ["--student_model_path", "teacher", "--student_layer", "2"]
 PATHS = [*TEACHER, *STUDENT]
 
 
+def test_a_finished_teacher_is_not_made_again(workplace, capsys):
+    flags = [*FLAGS, "--model_path", "teacher"]
+    run_finetuning.main(flags)
+    assert "weights loaded" in capsys.readouterr().out
+    run_finetuning.main(flags)
+    printed = capsys.readouterr().out
+    assert "finished before with the same arguments" in printed
+    assert "weights loaded" not in printed
+
+
 def test_finished_work_is_reused_and_overwrite_starts_afresh(workplace, capsys):
     run_distillation.main([*FLAGS, *PATHS])
     folder = Path("outputs/distil/layer_dropped/kd_2_rte")
