@@ -465,7 +465,7 @@ def test_flags_out_of_range_are_refused_before_anything_is_submitted(tasks, caps
 def test_paused_cells_of_a_halved_sweep_start_again_when_all_have_reached_their_rung(tasks):
     def cells() -> list[Cell]:
         found = cells_of(
-            "--halving", "--halving_rungs", "0.5", "--spread", f"--train_flags={TRAINING} --log_interval 1"
+            "--halving", "--halving_rungs", "0.25", "--spread", f"--train_flags={TRAINING} --log_interval 1"
         )
         states(found)
         return found
@@ -499,7 +499,18 @@ def test_paused_cells_of_a_halved_sweep_start_again_when_all_have_reached_their_
     assert (states([first]), first.reason) == (["done"], "")
     found = [read_json(first.folder / name / "metrics.json") for name in ("ckpt_0", "ckpt_50")]
     assert [result["dropped_at"] for result in found].count(None) == 1
-    assert sorted(result["updates"] for result in found) == [2, 4]
+    assert sorted(result["updates"] for result in found) == [1, 4]
+
+
+def test_a_job_whose_errors_are_not_text_is_failed(tasks):
+    [teacher, *_] = cells_of()
+    teacher.job = sweep.Jobs(sweep.parse_args(FLAGS)).submit(["sh", "-c", r"printf '\377' >&2; exit 1"], "")
+    teacher.job.wait()
+    errors = teacher.job.paths.stderr
+    assert b"\xff" in errors.read_bytes()
+    teacher.state = "running"
+    assert states([teacher]) == ["failed"]
+    assert teacher.reason == f", see {errors}"
 
 
 def test_a_halved_sweep_gives_the_same_cells_the_same_settings_spread_or_not(made):
