@@ -172,6 +172,19 @@ def test_dropout_comes_from_the_configuration():
     assert model.bert.embeddings.dropout.p == 0.3
 
 
+def test_new_weights_are_drawn_as_berts_are():
+    torch.manual_seed(0)
+    model = PrunableBert(small_config(initializer_range=0.5, pad_token_id=3))
+    words = model.bert.embeddings.word_embeddings.weight
+    assert not words[3].any()
+    assert all(words[token].any() for token in range(len(words)) if token != 3)
+    for part in model.modules():
+        if isinstance(part, torch.nn.Linear | torch.nn.Embedding):
+            assert part.weight.std().item() == pytest.approx(0.5, abs=0.1)
+        if isinstance(part, torch.nn.Linear):
+            assert not part.bias.any()
+
+
 def test_a_cut_model_loads_in_one_line(tmp_path):
     torch.manual_seed(0)
     model = PrunableBert(small_config()).eval()
