@@ -203,6 +203,7 @@ def test_a_student_that_another_command_finishes_meanwhile_has_its_history(tmp_p
         (["0", "--halving", "--halving_rungs", "1.5"], "--halving_rungs: found '1.5'"),
         (["0", "--halving", "--halving_rungs", "0.5", "0"], "--halving_rungs: found 0.0, expected shares above 0 and"),
         (["0", "--halving", "--halving_rungs", "1"], "--halving_rungs: found 1.0, expected shares above 0 and below 1"),
+        (["0", "--halving", "0", "100"], "--halving: found '100', expected an integer from 0 to 99"),
         (["20", "--halving", "0", "10"], "--teacher_sparsity: found 20, expected one of --halving"),
     ],
 )

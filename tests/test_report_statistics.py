@@ -45,7 +45,12 @@ def test_the_bca_interval_is_scipys():
 
 @pytest.mark.parametrize(
     ("differences", "reason"),
-    [([1.0, 2.0], "under 3 seeds"), ([0.1 + 0.2, 0.3, 0.3], "all equal"), ([0.0] * 4, "all equal")],
+    [
+        ([1.0, 2.0], "under 3 seeds"),
+        ([0.1 + 0.2, 0.3, 0.3], "all equal"),
+        ([1e3 + 1e-7, 1e3, 1e3], "all equal"),
+        ([0.0] * 4, "all equal"),
+    ],
 )
 def test_what_a_bootstrap_says_nothing_of_is_said_in_words(differences, reason):
     assert statistic.unresampled(differences) == reason
