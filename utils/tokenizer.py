@@ -235,7 +235,7 @@ def _check_vocabulary(path: str, backend: tokenizers.Tokenizer, special: dict[st
                 f"{path}: no {token} among the tokenizer's {len(vocabulary)} tokens, the first are {first}"
             )
     added = {token.content for token in backend.get_added_tokens_decoder().values()}
-    if not set(backend.get_vocab(with_added_tokens=False)) - added:
+    if not set(vocabulary) - added:
         raise InputError(f"{path}: a tokenizer of {len(vocabulary)} special tokens and no words; expected a vocabulary")
     backend.encode(RARE)
 
