@@ -264,6 +264,7 @@ def test_a_configuration_that_says_nothing_is_as_the_library_has_it(tmp_path):
     assert vars(ours) == expected
     assert ours.layer_types == ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]
     assert not {"hidden_act", "layer_norm_eps", "hidden_dropout_prob"} & set(vars(ours))
+    assert Config(model_type="modernbert").id2label == Config().id2label == theirs.id2label
 
 
 LINEAR = {"full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}
