@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from models.encoder import PrunableEncoder
 from models.pruning import initial_student
-from models.units import sparsity_of
 from utils.errors import InputError
 from utils.log import progress
 from utils.tables import table
@@ -91,8 +90,7 @@ def measure_students(
 
 def sparsities(model: PrunableEncoder) -> list[int]:
     """The sparsities (percent) that a sorted model can be cut at, ascending; [] if it is not sorted."""
-    held = getattr(model.config, "sparsity_map", None) or {}
-    return [sparsity for sparsity in sorted(map(int, held)) if sparsity >= sparsity_of(model.config)]
+    return sorted(map(int, getattr(model.config, "sparsity_map", None) or {}))
 
 
 def students_table(sizes: list[Size], budget: Budget) -> str:

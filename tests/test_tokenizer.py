@@ -180,6 +180,7 @@ def test_tokenizer_json_is_taken_whole(tmp_path, changes, text, expected, files)
         assert list(library("x", "x")) == ["input_ids", "token_type_ids", "attention_mask"]
 
 
+OTHERWISE = {"clean_text": True, "handle_chinese_chars": True, "lowercase": False}
 REFUSED = {
     "japanese": (
         {"tokenizer_config": {"tokenizer_class": "BertJapaneseTokenizer"}},
@@ -211,6 +212,17 @@ REFUSED = {
     "cases": (
         {"tokenizer": whole(CASED), "tokenizer_config": {"do_lower_case": True}},
         "tokenizer_config.json has do_lower_case True, tokenizer.json lowercase False; expected the same",
+    ),
+    "accents": (
+        {
+            "tokenizer": whole(CASED, normalizer={"type": "BertNormalizer", "strip_accents": True, **OTHERWISE}),
+            "tokenizer_config": {"strip_accents": False},
+        },
+        "tokenizer_config.json has strip_accents False, tokenizer.json strip_accents True; expected the same",
+    ),
+    "characters": (
+        {"tokenizer": whole(CASED), "tokenizer_config": {"tokenize_chinese_chars": False}},
+        "json has tokenize_chinese_chars False, tokenizer.json handle_chinese_chars True; expected the same",
     ),
     "unknown": ({"tokenizer": whole(CASED, model={"unk_token": "<unk>"})}, "no <unk> among the tokenizer's 20 tokens"),
 }
