@@ -186,7 +186,7 @@ def _row(folder: Path, name: str, args: dict[str, Any], metrics: dict[str, Any])
         student=_student(args, metrics) if method != TEACHER else "",
         method=f"{method}, {variant}" if variant else method,
         variant=variant,
-        teacher_sparsity=sparsity_of(name),
+        teacher_sparsity=None if args.get("teacher_schedule") else sparsity_of(name),
         seed=args["seed"],
         metric=metric,
         value=metrics.get("report", metrics["dev"])[metric],

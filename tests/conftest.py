@@ -10,6 +10,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it starts with &
 os.fsync = lambda _: None  # which waits for the disk; this machine does not crash
 REFERENCE = Path(__file__).parent / "fixtures" / "reference"
 WORDS = [f"w{index}" for index in range(40)]
