@@ -73,7 +73,7 @@ def kill_in_training(main, folder: Path, *flags: str) -> None:
     """Start a run that would train for long, and kill it once it has taken the folder."""
     state = folder / ".ckpt.state"
     state.unlink(missing_ok=True)
-    process = forked(main, [*flags])
+    process = forked(main, [*flags, "--save_interval", "1"])
     wait_until(state.exists)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
@@ -231,6 +231,8 @@ def test_what_stops_left_beside_a_finished_checkpoint_goes_without_training(work
     shutil.copytree(TRIAL / "ckpt", TRIAL / ".ckpt.old")  # replaced, and killed before the old one was removed
     for kind in ("state", "lock"):
         (TRIAL / f".ckpt.{kind}").write_bytes(b"left")
+    (TRIAL / "..ckpt.state.part").write_bytes(b"half a state, of a kill while it was saved")
+    shutil.copytree(TRIAL / "ckpt", TRIAL / ".ckpt.part")
     run_distillation.main([*FLAGS, *PATHS])
     assert sorted(path.name for path in TRIAL.iterdir()) == names
     assert weights_made(TRIAL) == made

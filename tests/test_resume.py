@@ -28,7 +28,8 @@ from utils.resume import StateFile
 from utils.settings import differences, run_id, settings
 from utils.training import fit
 
-FLAGS = ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--log_interval", "2", "--save_interval", "1"]
+FLAGS = ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--log_interval", "2"]
+SAVING = [*FLAGS, "--save_interval", "1"]
 
 
 class Stopped(Exception):
@@ -230,7 +231,7 @@ def test_a_run_that_never_began_does_not_hold_its_folder(workplace):
 
 def test_a_second_run_on_a_folder_is_refused_and_a_dead_one_does_not_block(workplace, capfd):
     folder = Path("outputs/distil/layer_dropped/kd_2_rte")
-    flags = [*FLAGS, *PATHS, "--num_train_epochs", "500", "--num_patience_epochs", "0"]
+    flags = [*SAVING, *PATHS, "--num_train_epochs", "500", "--num_patience_epochs", "0"]
     first = forked(run_distillation.main, flags)
     wait_until((folder / ".ckpt.state").exists)
     with pytest.raises(SystemExit) as stop:

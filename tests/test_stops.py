@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import small_config, write_task, write_vocabulary
-from test_resume import FLAGS
+from test_resume import SAVING
 
 import run_distillation
 from models.bert import PrunableBert
@@ -20,7 +20,7 @@ RUN = Path("outputs/distil/layer_dropped/kd_2_rte")
 CHECKPOINT = RUN / "ckpt"
 KILL = signal.SIGKILL
 PATHS = ["--teacher_model_path", "../teacher", "--student_model_path", "../teacher", "--student_layer", "2"]
-COMMAND = Command(run_distillation, [*FLAGS, *PATHS, "--do_test"])
+COMMAND = Command(run_distillation, [*SAVING, *PATHS, "--do_test"])
 
 
 @pytest.fixture(scope="module")

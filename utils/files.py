@@ -40,7 +40,7 @@ def written_beside(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written; the message names `path` and the reason, such as a full disk.
     """
-    beside = path.with_name(f".{path.name}.part")
+    beside = _part(path)
     old = path.with_name(f".{path.name}.old")
     _remove(beside)
     try:
@@ -77,6 +77,15 @@ def recover(path: Path) -> None:
     if os.path.lexists(old) and not os.path.lexists(path):
         old.rename(path)
     _remove(old)
+
+
+def remove_part(path: Path) -> None:
+    """Remove what `written_beside` had written of a file or folder when its process was killed."""
+    _remove(_part(path))
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import InputError
-from utils.files import fingerprint, is_locked, read_json, recover, write_json
+from utils.files import fingerprint, is_locked, read_json, recover, remove_part, write_json
 from utils.paths import CHECKPOINT, is_checkpoint, sparsity_of
 from utils.resume import StateFile
 from utils.settings import SETTINGS, differences, other_rows, run_id
@@ -205,8 +205,10 @@ class RunFolder:
         """Remove the hidden files of a finished checkpoint that stopped runs have left; the caller holds its lock."""
         if self.result(name):
             self.recover(name)
+            remove_part(self.path / name)
             for kind in ("state", "stale"):
                 self.beside(name, kind).unlink(missing_ok=True)
+                remove_part(self.beside(name, kind))
 
     def recover(self, name: str) -> None:
         """Put back a checkpoint that a process had moved aside when it was killed."""
