@@ -231,7 +231,8 @@ def test_what_stops_left_beside_a_finished_checkpoint_goes_without_training(work
     shutil.copytree(TRIAL / "ckpt", TRIAL / ".ckpt.old")  # replaced, and killed before the old one was removed
     for kind in ("state", "lock"):
         (TRIAL / f".ckpt.{kind}").write_bytes(b"left")
-    (TRIAL / "..ckpt.state.part").write_bytes(b"half a state, of a kill while it was saved")
+    for written in (".ckpt.state", "metrics.json", "args.json"):
+        (TRIAL / f".{written}.part").write_bytes(b"half of it, of a kill while it was written")
     shutil.copytree(TRIAL / "ckpt", TRIAL / ".ckpt.part")
     run_distillation.main([*FLAGS, *PATHS])
     assert sorted(path.name for path in TRIAL.iterdir()) == names

@@ -20,7 +20,7 @@ from typing import Any
 from utils import log, processes
 from utils.card import model_card
 from utils.errors import InputError
-from utils.files import lock, read_json, release, write_json, write_text, written_beside
+from utils.files import lock, read_json, release, remove_part, write_json, write_text, written_beside
 from utils.folder import RESULT, SUBMISSION, RunFolder, State, refuse_other_rows
 from utils.machine import BusyProcessors, hardware, versions
 from utils.paths import CHECKPOINT, script_name
@@ -237,7 +237,7 @@ class Run:
                 self.folder.tidy(name)
 
     def _write_metrics(self, metrics: dict[str, Any], results: dict[str, dict]) -> None:
-        """Write metrics.json and args.json beside the checkpoints, unless they are up to date."""
+        """Write metrics.json and args.json beside the checkpoints if they are not up to date; remove halves of them."""
         path = self.folder.path
         before = read_json(path / RESULT)
         seconds = round(sum(result.get("seconds", 0.0) for result in results.values()), 1)
@@ -248,3 +248,5 @@ class Run:
             write_json(path / RESULT, content)
         if differences(read_json(path / SETTINGS), self.settings):
             self._write_settings(path)
+        for name in (RESULT, SETTINGS):
+            remove_part(path / name)
