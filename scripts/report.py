@@ -105,7 +105,8 @@ def draw(rows: list[data.Row], folder: Path) -> tuple[dict[str, list[str]], list
 
     # students beside the dense teacher's, all in one figure
     if (figure := figures.differences(comparisons.arms(data.trained_to_the_end(rows)))) is not None:
-        drawn["differences"].append(f"<figure>{figures.save(figure, folder, 'differences')}</figure>")
+        svg = figures.save(figure, folder, "differences")
+        drawn["differences"].append(f'<figure role=group aria-label="differences to the dense teacher">{svg}</figure>')
 
     # further ones of each task and student
     for task, student in tables.groups(rows):

@@ -1,6 +1,7 @@
 """The comparisons of scripts/report.py: sparse against dense teachers, paired over seeds, with their tests."""
 
 import statistics
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +29,7 @@ class Resampled(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Students of a sparse teacher and those that they are held against: seed -> those whose mean counts."""
+    """Students of one kind and those that they are held against: seed -> those whose mean counts."""
 
     task: str
     student: str
@@ -64,19 +65,16 @@ class Arm(NamedTuple):
 
 
 def arms(rows: list[data.Row]) -> list[Arm]:
-    """Of each task and student those without a teacher, and those of each method and variant."""
+    """Of each task and student those of each method, or of its only sparsity, those without a teacher, and variants."""
+    pairs = [pair for pair in _pairs(rows) if pair.against == "dense" and pair.ours]
+    sparsities = Counter((pair.task, pair.student, pair.method) for pair in pairs if not pair.is_overall)
     found = []
-    for task, student in groups(rows):
-        mine = [pair for pair in _pairs(rows) if (pair.task, pair.student, pair.against) == (task, student, "dense")]
-        for pair in mine:
-            sparsities = {row.teacher_sparsity for row in rows if row.method == pair.method and row.teacher_sparsity}
-            is_single = pair.choice in OVERALL and len(sparsities) == 1  # its best is its mean
-            is_drawn = pair.is_overall and not (is_single and pair.choice == OVERALL[0])
-            if is_drawn and (compared := statistic.compare(points(pair.ours), points(pair.theirs))):
-                choice = f"{min(sparsities)} %" if is_single else pair.choice
-                [method] = {row.method for students in pair.ours.values() for row in students}
-                label = pair._replace(choice=choice).name
-                found.append(Arm(f"{title_of(task)}, student: {student}", label, method, compared))
+    for pair in pairs:
+        has_one = sparsities[pair.task, pair.student, pair.method] == 1
+        is_drawn = pair.choice not in OVERALL if has_one else pair.is_overall
+        if is_drawn and (compared := statistic.compare(points(pair.ours), points(pair.theirs))):
+            [method] = {row.method for students in pair.ours.values() for row in students}
+            found.append(Arm(f"{title_of(pair.task)}, student: {pair.student}", pair.name, method, compared))
     return found
 
 
@@ -99,7 +97,7 @@ def resampled_rows(rows: list[data.Row]) -> dict[Path, Resampled]:
 
 
 def comparison_table(rows: list[data.Row], overall: bool, resampled: dict[Path, Resampled]) -> Table:
-    """Students of sparse teachers less the dense one's, and less those of randomly cut teachers, paired over seeds.
+    """Students less the dense teacher's, and less those of randomly cut teachers, paired over seeds.
 
     Args:
         rows: all there are.
@@ -127,7 +125,10 @@ def comparison_table(rows: list[data.Row], overall: bool, resampled: dict[Path, 
 
 
 def _pairs(rows: list[data.Row]) -> Iterator[Pair]:
-    """Every choice of every method's students and those of the dense teacher, then of randomly cut ones."""
+    """Every choice of every method's students and those of the dense teacher, then of randomly cut ones.
+
+    Then those without a teacher against the dense one's, and what report_variants compares.
+    """
     for task, student in groups(rows):
         mine = [row for row in rows if (row.task, row.student) == (task, student)]
         dense = {row.seed: [row] for row in mine if row.method == data.TRIAL}

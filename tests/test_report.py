@@ -279,7 +279,7 @@ def test_students_are_drawn_beside_the_dense_teachers(outputs, tmp_path):
     report.main([str(outputs), "--report_dir", str(tmp_path / "report"), "--no_speed"])
     page = (tmp_path / "report/index.html").read_text()
     first = page[: page.index("</figure>")]
-    assert all(f">{text}<" in first for text in ("RTE, student: 2 layers", "no teacher", "random, 30 %"))
+    assert all(f">{text}<" in first for text in ("RTE, student: 2 layers", "no teacher", "random, best"))
     assert (tmp_path / "report/differences.pdf").is_file()
     # two methods and several seeds: each has a panel
     panels = page[page.index("Score by score") :]

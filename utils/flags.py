@@ -3,7 +3,6 @@
 import argparse
 import math
 from collections.abc import Callable
-from typing import Any
 
 MAX_LENGTH = 128  # default of --max_length, in tokens; less where the model takes fewer
 
@@ -21,8 +20,8 @@ class Help(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An argument parser with errors in one line, no abbreviated flags, --debug, and checks across flags."""
 
-    def __init__(self, description: str | None, **options: Any):
-        super().__init__(description=description, **{"formatter_class": Help, "allow_abbrev": False, **options})
+    def __init__(self, description: str | None):
+        super().__init__(description=description, formatter_class=Help, allow_abbrev=False)
         self.add_argument("--debug", action="store_true", help="show an error's traceback (default: one line)")
         self.checks: list[Callable[[argparse.Namespace], None]] = []  # run by parse(); each calls error() on bad flags
 

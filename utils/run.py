@@ -229,15 +229,21 @@ class Run:
             raise FloatingPointError(f"{path}: {diverged}; the best weights before are kept, --overwrite starts afresh")
 
     def _tidy(self) -> None:
-        """Remove hidden files of finished checkpoints; the first one's stale file, which stands for all, goes last."""
+        """Remove hidden files of finished checkpoints; the first one's stale file, which stands for all, goes last.
+
+        And halves of the files beside them, whose lock is held until the run ends.
+        """
         for name in reversed(self.names):
             # another process may be replacing the checkpoint, or the folder be another user's
             with contextlib.suppress(InputError, PermissionError):
                 lock(self.folder.beside(name, "lock"))
                 self.folder.tidy(name)
+        with contextlib.suppress(PermissionError):
+            for name in (RESULT, SETTINGS):
+                remove_part(self.folder.path / name)
 
     def _write_metrics(self, metrics: dict[str, Any], results: dict[str, dict]) -> None:
-        """Write metrics.json and args.json beside the checkpoints if they are not up to date; remove halves of them."""
+        """Write metrics.json and args.json beside the checkpoints, unless they are up to date."""
         path = self.folder.path
         before = read_json(path / RESULT)
         seconds = round(sum(result.get("seconds", 0.0) for result in results.values()), 1)
@@ -248,5 +254,3 @@ class Run:
             write_json(path / RESULT, content)
         if differences(read_json(path / SETTINGS), self.settings):
             self._write_settings(path)
-        for name in (RESULT, SETTINGS):
-            remove_part(path / name)
