@@ -81,19 +81,27 @@ for WORD in "$@"; do
   case $STAGES in *5*) REWINDING+=("$WORD") ;; esac
 done
 
-stage() {
+# every command of the chain, given to a function
+chain() {
+  "$1" run_finetuning.py "${FINETUNING[@]}"
+  "$1" run_pruning.py "${PRUNING[@]}"
+  for STUDENT in $(printf ' --student_layer=%s' $STUDENT_LAYERS) $(printf ' --student_sparsity=%s' $STUDENT_SPARSITIES); do
+    [ "${STUDENT#*=}" ] || continue
+    "$1" run_distillation.py "$STUDENT" "${DISTILLATION[@]}"
+    for LAM in $LAMS; do
+      "$1" run_sparsification.py "$STUDENT" --lam "$LAM" "${SPARSIFICATION[@]}"
+      "$1" run_rewinding.py "$STUDENT" --lam "$LAM" "${REWINDING[@]}"
+    done
+  done
+}
+COMMANDS=()
+collect() { COMMANDS+=("$@" --); }
+run() {
   local script=$1
   shift
   python "$ROOT/$script" "$@"
 }
 
-stage run_finetuning.py "${FINETUNING[@]}"
-stage run_pruning.py "${PRUNING[@]}"
-for STUDENT in $(printf ' --student_layer=%s' $STUDENT_LAYERS) $(printf ' --student_sparsity=%s' $STUDENT_SPARSITIES); do
-  [ "${STUDENT#*=}" ] || continue
-  stage run_distillation.py "$STUDENT" "${DISTILLATION[@]}"
-  for LAM in $LAMS; do
-    stage run_sparsification.py "$STUDENT" --lam "$LAM" "${SPARSIFICATION[@]}"
-    stage run_rewinding.py "$STUDENT" --lam "$LAM" "${REWINDING[@]}"
-  done
-done
+chain collect
+python "$ROOT/scripts/check_flags.py" "${COMMANDS[@]}"
+chain run

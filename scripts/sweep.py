@@ -43,6 +43,7 @@ from utils.flags import layer_choice, number
 from utils.folder import RunFolder, State
 from utils.tables import diverged_of, table
 from utils.tasks import find_task, task_of
+from utils.unlabelled import existing_file
 from utils.unlabelled_flags import SCORE_SPLITS, add_unlabelled_flags
 
 PERCENT = number(int, 0, 99)
@@ -93,7 +94,9 @@ def parse_args(argv=None):
     add_machine_flags(parser)
     args = parser.parse_args(argv)
     for name in args.task_name:
-        find_task(name, args.data_dir)
+        task = find_task(name, args.data_dir)
+        for file in args.unlabelled or ():
+            existing_file(file, task)
     # without any student, the layer-dropped one of four layers
     if not args.student_layer and not args.student_sparsity:
         args.student_layer = [4]

@@ -1,7 +1,9 @@
 """The commands of the shell scripts, recorded by a program named python that does nothing else."""
 
 import os
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,12 +27,16 @@ NOT_IN_A_CHAIN |= {"output_dir", "model_type", "teacher_model_path", "student_mo
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Runs a shell script of scripts/: its exit status, its errors, and the words of each call of python."""
+    """Runs a shell script of scripts/: its exit status, its errors, and the words of each call of a stage.
+
+    With CHECK=1 the flags of a chain are checked before, as they are outside of tests.
+    """
     calls = tmp_path / "calls"
     calls.write_text("")
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
-    python.write_text(f'#!/bin/sh\nprintf "%s\\037" "$@" >> {calls}\necho >> {calls}\n')
+    check = f'case $1 in */check_flags.py) [ -z "${{CHECK-}}" ] || exec {sys.executable} "$@" ;; esac'
+    python.write_text(f'#!/bin/sh\n{check}\nprintf "%s\\037" "$@" >> {calls}\necho >> {calls}\n')
     python.chmod(0o755)
     students = ("layer_dropped/kd_4", "parameter_pruned/kd_70")
     for task in ("rte", "sst2"):
@@ -46,7 +52,11 @@ def run(tmp_path, monkeypatch):
         environment = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}", **variables}
         command = ["bash", str(ROOT / "scripts" / script), *words]
         done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
-        return done.returncode, done.stderr, [line.split("\037")[:-1] for line in calls.read_text().splitlines()]
+        recorded = [line.split("\037")[:-1] for line in calls.read_text().splitlines()]
+        if recorded and recorded[0][0].endswith("check_flags.py"):  # which is given all that follows
+            (_, *checked), *recorded = recorded
+            assert checked == [word for call in recorded for word in (Path(call[0]).name, *call[1:], "--")]
+        return done.returncode, done.stderr, recorded
 
     return run
 
@@ -86,7 +96,9 @@ def test_a_flag_of_a_chain_goes_to_all_stages_that_know_it(run):
 
 
 def test_a_chain_scores_on_rows_without_labels_only_if_told_to(run):
-    files = ["--unlabelled", "a.txt", "b.csv"]
+    Path("a.tsv").touch()
+    Path("b.csv").touch()
+    files = ["--unlabelled", "a.tsv", "b.csv"]
     for flags, scoring in (([], None), (["--score_split=unlabelled"], files[1:])):
         status, _, calls = run("run_chain.sh", "rte", *files, *flags, STUDENT_SPARSITIES="")
         assert status == 0
@@ -152,6 +164,32 @@ def test_what_a_chain_cannot_take_is_one_line_before_anything_runs(run, words, m
     status, errors, calls = run("run_chain.sh", *words)
     assert (status, len(errors.splitlines()), calls) == (2, 1, [])
     assert message in errors
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "message"),
+    [
+        (["--teacher_sparsity", "100"], {}, "run_rewinding.py: error: argument --teacher_sparsity: found '100'"),
+        (["--halving_rungs", "0.5"], {}, "run_rewinding.py: error: --halving_rungs: found without --halving"),
+        (["--score", "best"], {}, "run_sparsification.py: error: argument --score: invalid choice: 'best'"),
+        (["--unlabelled", "nowhere.csv"], {}, "error: nowhere.csv: no such file"),
+        (["--unlabelled", "lines.txt"], {}, "error: lines.txt: a text a line, expected .csv, .tsv, .jsonl: RTE"),
+        ([], {"LAMS": "0.5 2"}, "run_sparsification.py: error: argument --lam: found '2', expected a number from 0"),
+        ([], {"STUDENT_LAYERS": "0"}, "run_distillation.py: error: argument --student_layer: found '0'"),
+    ],
+)
+def test_a_flag_of_a_late_stage_is_refused_before_the_first_starts(run, words, variables, message):
+    Path("lines.txt").touch()
+    status, errors, calls = run("run_chain.sh", "rte", *words, CHECK="1", **variables)
+    assert (status, len(errors.splitlines()), calls) == (2, 1, [])
+    assert errors.startswith(message)
+
+
+def test_a_chain_starts_whose_checkpoints_are_still_to_be_made(run):
+    shutil.rmtree("outputs")
+    for flags in ([], ["--halving"], ["--teacher_schedule", "70", "0"], ["--match_spread", "30"]):
+        status, errors, calls = run("run_chain.sh", "rte", *flags, CHECK="1", LAMS="0 1")
+        assert (status, errors, len(calls)) == (0, "", 12)
 
 
 @pytest.mark.parametrize("stage", ["finetuning", "pruning", "distillation", "sparsification", "rewinding"])

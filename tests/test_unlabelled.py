@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -489,12 +490,21 @@ def test_a_flag_that_cannot_work_is_refused(workplace, capsys, script, flags):
 
 
 def test_without_the_teachers_logits_its_layers_still_teach(workplace):
-    args = run_distillation.parse_args([*BOTH, "--unlabelled", "x.txt", "--alpha", "0", "--minilm_weight", "1"])
+    Path("x.csv").touch()
+    args = run_distillation.parse_args([*BOTH, "--unlabelled", "x.csv", "--alpha", "0", "--minilm_weight", "1"])
     assert args.unlabelled_weight == 1
+
+
+@pytest.mark.parametrize(("name", "message"), [("no.csv", "no such file"), ("lines.txt", "a text a line")])
+def test_a_sweep_refuses_a_file_that_no_stage_could_read(workplace, capsys, name, message):
+    Path("lines.txt").touch()
+    assert f"error: {name}: {message}" in refused(sweep, capsys, "--unlabelled", name)
 
 
 def test_a_sweep_gives_it_to_the_stages_that_distil_and_to_the_one_that_scores_if_told_to(workplace):
     flags = ["--student_layer", "2", "--unlabelled", "a.jsonl", "b c.csv", "--unlabelled_per_epoch", "9"]
+    for name in flags[3:5]:
+        Path(name).touch()
     for split, scored in (("dev", None), ("unlabelled", ["a.jsonl", "b c.csv"])):
         cells = sweep.grid(sweep.parse_args([*flags, "--score_split", split]))
         parsed = {}

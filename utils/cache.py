@@ -68,7 +68,7 @@ def load_unlabelled(task_name: str, data_dir: str, name: str, tokenizer: Tokeniz
         tokenizer, max_length: as tokenise takes them.
     """
     task = find_task(task_name, data_dir)
-    path = existing_file(name)
+    path = existing_file(name, task)
     read = functools.partial(read_unlabelled, path, task)
     return _load(path, read, task, f"{task_name} unlabelled{path.suffix.lower()}", tokenizer, max_length)
 

@@ -22,15 +22,19 @@ logger = logging.getLogger("stark")
 PLAIN = ".txt"  # suffix of a file with a sentence a line
 
 
-def existing_file(name: str) -> Path:
-    """The path of a file of rows without labels.
+def existing_file(name: str, task: Task) -> Path:
+    """The path of a file of rows without labels, of which nothing is read yet.
 
     Raises:
-        InputError: there is none, or its name ends in another suffix.
+        InputError: there is none, its name ends in another suffix, or it has a line for each row of a task of pairs.
     """
     path = Path(name)
     if path.suffix.lower() not in (*SUFFIXES, PLAIN):
         raise InputError(f"{path}: expected a file whose name ends in {', '.join((*SUFFIXES, PLAIN))}")
+    if path.suffix.lower() == PLAIN and len(task.text) > 1:
+        raise InputError(
+            f"{path}: a text a line, expected {', '.join(SUFFIXES)}: {task.title} compares two, {listed(task.text)}"
+        )
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     return path
@@ -40,8 +44,7 @@ def read_unlabelled(path: Path, task: Task) -> Split:
     """Read the rows of a file in its order: its columns with the task's texts, or a sentence a line of a `.txt`.
 
     Raises:
-        InputError: what `read_columns` raises; the file has no rows, an empty text, or a line for each row of a task
-            of pairs.
+        InputError: what `read_columns` raises; the file has no rows, or an empty text.
     """
     texts = _lines(path, task) if path.suffix.lower() == PLAIN else _columns(path, task)
     if not texts:
@@ -53,10 +56,6 @@ def read_unlabelled(path: Path, task: Task) -> Split:
 
 def _lines(path: Path, task: Task) -> list[list[str]]:
     """The text of each line of a .txt that is not blank."""
-    if len(task.text) > 1:
-        raise InputError(
-            f"{path}: a text a line, expected {', '.join(SUFFIXES)}: {task.title} compares two, {listed(task.text)}"
-        )
     texts = [[_stripped("\t".join(fields), task)] for _, fields in tsv_rows(path)]
     if texts and (kind := other_kind(texts[0])):
         raise InputError(f"{path}: {kind}, expected a text a line")
