@@ -29,7 +29,10 @@ from utils.errors import InputError
 from utils.evaluation import scheduled_logits_fn
 from utils.files import read_json
 from utils.flags import number
+from utils.folder import RESULT, checkpoint_settings
 from utils.halving import Competition
+
+PRECISION = ("use_fp16", "use_bf16")  # flags
 
 
 def parse_args(argv=None):
@@ -80,19 +83,29 @@ def sparse_teachers(stage, teacher, sparsities, data):
 
     With --match_spread these take the spread of another sparsity's.
     """
+    known = teacher_metrics(stage)
     other = stage.args.match_spread
     others = None if other is None else stage.predict(cut(teacher, other), data.train)
     for sparsity in sparsities:
         if stage.is_trained(paths.checkpoint_name(sparsity)):
             continue
         sparse = cut(teacher, sparsity)
-        metrics = stage.evaluate(sparse, data.dev_report)
+        metrics = known.get(str(sparsity)) or stage.evaluate(sparse, data.dev_report)
         start = time.perf_counter()
         outputs, spread = stage.teacher_outputs(sparse, data.train), {}
         if others is not None:
             outputs, spread = spread_like(others, outputs, data, stage.args.temperature)
         result = {"teacher": metrics, "teacher_seconds": time.perf_counter() - start, **spread}
         yield SparseTeacher(sparsity, outputs, result)
+
+
+def teacher_metrics(stage):
+    """The cut teacher's metrics by sparsity, a str, as stage 4 has measured them; {} if it did so in another way."""
+    before = checkpoint_settings(stage.args.teacher_model_path)
+    # rows that differ in other flags are refused
+    alike = all(before.get(name) == stage.settings[name] for name in ("task_name", "max_length", *PRECISION))
+    alike = alike and before.get("inputs", {}).get("dev") == stage.settings["inputs"]["dev"]
+    return read_json(Path(stage.args.teacher_model_path, RESULT)).get("sparsity", {}) if alike else {}
 
 
 def spread_like(others, outputs, data, temperature):
@@ -175,7 +188,7 @@ def train_until(rung, stage, initial, sparse, data, competition):
 
 def trial_metrics(stage):
     """The trial student's metrics, from the result of the stage that scored with it; {} if there is none."""
-    return read_json(Path(stage.args.teacher_model_path, "metrics.json")).get("student", {})
+    return read_json(Path(stage.args.teacher_model_path, RESULT)).get("student", {})
 
 
 def finish_sweep(stage):

@@ -111,6 +111,31 @@ def test_a_student_learns_between_layers_from_cut_teachers(workplace):
     )
 
 
+def test_a_cut_teachers_metrics_are_those_of_stage_4_if_it_has_measured_alike(workplace):
+    run_sparsification.main([*BOTH, "--student_layer", "2"])
+    path = workplace / "outputs/stark/layer_dropped/kd_2_rte_0.5/ckpt/metrics.json"
+    measured = read(path)
+    flags = [*QUICK, "--student_layer", "2", "--student_model_path", "teacher", "--teacher_sparsity", "0", "90"]
+
+    def teachers(*more: str) -> list[dict]:
+        folder = f"rewound{len(list(workplace.glob('rewound*')))}"
+        run_rewinding.main([*flags, *more, "--output_dir", folder])
+        [written] = (workplace / folder).glob("layer_dropped/*/metrics.json")
+        return [row["teacher"] for row in read(written)["sparsity"].values()]
+
+    assert teachers() == [measured["sparsity"][s] for s in ("0", "90")]
+    # a number that no model has shows where it is from
+    measured["sparsity"]["90"]["acc"] = 0.125
+    path.write_text(json.dumps(measured))
+    assert teachers()[1] == {"acc": 0.125}
+    for other in (["--use_bf16"], ["--max_length", "8"]):
+        assert teachers(*other)[1]["acc"] != 0.125
+    settings = read(path.with_name("args.json"))
+    for change in ({"task_name": "mrpc"}, {"inputs": {}}):
+        path.with_name("args.json").write_text(json.dumps({**settings, **change}))
+        assert teachers()[1]["acc"] != 0.125
+
+
 def test_models_of_other_widths_are_compared_by_their_relations_alone(workplace, capsys):
     PrunableBert(small_config(hidden_size=16)).save_pretrained("narrow")
     write_vocabulary(workplace / "narrow")
