@@ -5,6 +5,7 @@
 Checkpoints that stages find by default need not be there yet.
 """
 
+import argparse
 import contextlib
 import importlib
 import sys
@@ -16,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from models.units import CheckpointError
 from utils.entry import entry_point
+from utils.errors import InputError
+from utils.flags import Parser
 
 BETWEEN = "--"  # stages
 TEACHER_AND_STUDENT = ("--teacher_model_path", "--student_model_path")
@@ -43,10 +46,12 @@ def check(command: list[str]) -> None:
     """Parse a stage's command line as the stage itself does.
 
     Raises:
-        InputError: there is no such task, its folder is missing, or a file of rows without labels.
+        InputError: there is no such stage or task, its folder is missing, or a file of rows without labels.
         SystemExit: status 2 and one line, for a flag that the stage does not take.
     """
     script, *flags = command
+    if script not in MADE_EARLIER:
+        raise InputError(f"{script}: no stage, expected one of {', '.join(MADE_EARLIER)}")
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(CheckpointError):
         # in the stage's name, so that an error is its own; the empty folder stands for each checkpoint
         paths = [word for flag in MADE_EARLIER[script] for word in (flag, folder)]
@@ -54,9 +59,16 @@ def check(command: list[str]) -> None:
         importlib.import_module(script.removesuffix(".py")).parse_args()
 
 
+def parse_args(argv=None):
+    parser = Parser(__doc__)
+    text = f"scripts of stages with their flags, {BETWEEN} between them"
+    parser.add_argument("commands", nargs=argparse.REMAINDER, help=text)
+    return parser.parse_args(argv)
+
+
 @entry_point()
 def main(argv=None):
-    for command in commands(sys.argv[1:] if argv is None else argv):
+    for command in commands(parse_args(argv).commands):
         check(command)
 
 

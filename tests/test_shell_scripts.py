@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import refused
 
 import run_distillation
 import run_finetuning
 import run_pruning
 import run_rewinding
 import run_sparsification
+from scripts import check_flags
 from utils.tasks import TASKS, Sizes
 
 ROOT = Path(__file__).parent.parent
@@ -183,6 +185,12 @@ def test_a_flag_of_a_late_stage_is_refused_before_the_first_starts(run, words, v
     status, errors, calls = run("run_chain.sh", "rte", *words, CHECK="1", **variables)
     assert (status, len(errors.splitlines()), calls) == (2, 1, [])
     assert errors.startswith(message)
+
+
+def test_only_flags_of_stages_are_checked(in_tmp_path, capsys):
+    assert "error: sweep.py: no stage, expected one of run_finetuning.py, run_pruning.py" in refused(
+        check_flags, capsys, "sweep.py", "--seed", "1"
+    )
 
 
 def test_a_chain_starts_whose_checkpoints_are_still_to_be_made(run):
