@@ -24,7 +24,7 @@ from models.pruning import cut
 from models.spread import match_spread
 from models.units import CheckpointError
 from stage import Stage, TeacherOutputs, entry_point
-from utils import arguments, paths
+from utils import arguments, paths, processes
 from utils.errors import InputError
 from utils.evaluation import scheduled_logits_fn
 from utils.files import read_json
@@ -83,7 +83,7 @@ def sparse_teachers(stage, teacher, sparsities, data):
 
     With --match_spread these take the spread of another sparsity's.
     """
-    known = teacher_metrics(stage)
+    known = processes.broadcast(teacher_metrics(stage))
     other = stage.args.match_spread
     others = None if other is None else stage.predict(cut(teacher, other), data.train)
     for sparsity in sparsities:

@@ -6,7 +6,6 @@ Checkpoints that stages find by default need not be there yet.
 """
 
 import argparse
-import contextlib
 import importlib
 import sys
 import tempfile
@@ -15,10 +14,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from models.units import CheckpointError
+from models.pruning import SPARSITIES
 from utils.entry import entry_point
 from utils.errors import InputError
+from utils.files import write_json
 from utils.flags import Parser
+from utils.paths import teacher_sparsities
+from utils.tasks import find_task
+from utils.unlabelled import existing_file
 
 BETWEEN = "--"  # stages
 TEACHER_AND_STUDENT = ("--teacher_model_path", "--student_model_path")
@@ -29,6 +32,9 @@ MADE_EARLIER = {  # stage -> flags of the checkpoints that it reads from earlier
     "run_sparsification.py": TEACHER_AND_STUDENT,
     "run_rewinding.py": TEACHER_AND_STUDENT,
 }
+
+# content of the config.json that stands for each checkpoint to be made: what stages 2 and 4 sort can be cut at these
+SORTED = {"sparsity_map": {str(sparsity): {} for sparsity in SPARSITIES}}
 
 
 def commands(words: list[str]) -> Iterator[list[str]]:
@@ -46,24 +52,38 @@ def check(command: list[str]) -> None:
     """Parse a stage's command line as the stage itself does.
 
     Raises:
-        InputError: there is no such stage or task, its folder is missing, or a file of rows without labels.
+        InputError: there is no such stage or task, its folder or a file of rows without labels is missing, or no
+            checkpoint of an earlier stage will hold a sparsity.
         SystemExit: status 2 and one line, for a flag that the stage does not take.
     """
     script, *flags = command
     if script not in MADE_EARLIER:
         raise InputError(f"{script}: no stage, expected one of {', '.join(MADE_EARLIER)}")
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(CheckpointError):
-        # in the stage's name, so that an error is its own; the empty folder stands for each checkpoint
+    with tempfile.TemporaryDirectory() as folder:
+        # parsed in the stage's name, so that an error is its own
+        write_json(Path(folder, "config.json"), SORTED)
         paths = [word for flag in MADE_EARLIER[script] for word in (flag, folder)]
-        sys.argv = [script, *flags, *paths]
-        importlib.import_module(script.removesuffix(".py")).parse_args()
+        sys.argv = [script, *paths, *flags]
+        args = importlib.import_module(script.removesuffix(".py")).parse_args()
+
+    # sparsities that no checkpoint will hold, and files that are read first in a late stage
+    if "teacher_sparsity" in args:
+        teacher_sparsities(args, SORTED)
+    if getattr(args, "student_sparsity", None) not in (None, *SPARSITIES):
+        known = ", ".join(map(str, SPARSITIES))
+        raise InputError(f"--student_sparsity {args.student_sparsity}: stage 2's checkpoint knows {known}")
+    for name in getattr(args, "unlabelled", None) or ():
+        existing_file(name, find_task(args.task_name, args.data_dir))
 
 
 def parse_args(argv=None):
     parser = Parser(__doc__)
     text = f"scripts of stages with their flags, {BETWEEN} between them"
     parser.add_argument("commands", nargs=argparse.REMAINDER, help=text)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if not args.commands:
+        parser.error("found nothing to check, expected the scripts of stages with their flags")
+    return args
 
 
 @entry_point()

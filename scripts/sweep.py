@@ -21,6 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from models.pruning import SPARSITIES
 from scripts.sweep_grid import (
     DONE,
     ELSEWHERE,
@@ -46,7 +47,7 @@ from utils.tasks import find_task, task_of
 from utils.unlabelled import existing_file
 from utils.unlabelled_flags import SCORE_SPLITS, add_unlabelled_flags
 
-PERCENT = number(int, 0, 99)
+SPARSITY = {"type": number(int, 0, 99), "choices": SPARSITIES, "metavar": "PERCENT"}  # of what stages 2 and 4 sort
 SWEEP_FLAGS = {"--task_name", "--seed", "--data_dir", "--output_dir"}  # flags of stages that the sweep itself sets
 LOCKED_OUT = "is writing here"  # part of the error of a stage whose folder another process has locked
 GRACE = 60  # seconds for stopped jobs to save their state
@@ -58,7 +59,7 @@ def parse_args(argv=None):
     add("--task_name", nargs="+", default=["rte"], help="GLUE's or own tasks (default rte)")
     add("--student_layer", nargs="*", type=number(int, 1), default=[], help="layer-dropped students (default none)")
     add("--layer_choice", nargs="+", type=layer_choice, default=["first"], help="what these keep (default first)")
-    add("--student_sparsity", nargs="*", type=PERCENT, default=[], help="parameter-pruned students (default none)")
+    add("--student_sparsity", nargs="*", **SPARSITY, default=[], help="parameter-pruned students (default none)")
     text = "shares of expressiveness in the knowledgeable score (default 0.5)"
     add("--lam", nargs="+", type=number(float, 0, 1), default=[0.5], help=text)
     text = "what teachers are sorted by; each lam is one of knowledgeable (default knowledgeable)"
@@ -66,11 +67,11 @@ def parse_args(argv=None):
     text = "seeds, each with a folder of its own (default 776)"
     add("--seed", nargs="+", type=number(int, 0, 2**32 - 1), default=[776], help=text)
     text = "percent of units cut from teachers (default 0 10 ... 90)"
-    add("--teacher_sparsity", nargs="+", type=PERCENT, default=list(range(0, 100, 10)), help=text)
+    add("--teacher_sparsity", nargs="+", **SPARSITY, default=list(SPARSITIES), help=text)
     text = "one more student of each, that learns from teachers at these sparsities in turn (default none)"
-    add("--teacher_schedule", nargs="+", type=PERCENT, help=text)
+    add("--teacher_schedule", nargs="+", **SPARSITY, help=text)
     text = "one more student of each, of the dense teacher with the spread of the one cut at this (default none)"
-    add("--match_spread", type=PERCENT, help=text)
+    add("--match_spread", **SPARSITY, help=text)
     add = parser.add_argument_group("stages").add_argument
     add("--model_path", default="bert-base-uncased", help="where teachers start (default bert-base-uncased)")
     add("--data_dir", default="datasets", help="(default datasets)")
@@ -93,8 +94,7 @@ def parse_args(argv=None):
     add("--halving_rungs", nargs="+", help="shares of the updates (default those of run_rewinding.py)")
     add_machine_flags(parser)
     args = parser.parse_args(argv)
-    for name in args.task_name:
-        task = find_task(name, args.data_dir)
+    for task in [find_task(name, args.data_dir) for name in args.task_name]:
         for file in args.unlabelled or ():
             existing_file(file, task)
     # without any student, the layer-dropped one of four layers

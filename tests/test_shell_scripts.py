@@ -37,7 +37,7 @@ def run(tmp_path, monkeypatch):
     calls.write_text("")
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
-    check = f'case $1 in */check_flags.py) [ -z "${{CHECK-}}" ] || exec {sys.executable} "$@" ;; esac'
+    check = f'case $1 in */check_flags.py) [ -z "${{CHECK-}}" ] || exec "{sys.executable}" "$@" ;; esac'
     python.write_text(f'#!/bin/sh\n{check}\nprintf "%s\\037" "$@" >> {calls}\necho >> {calls}\n')
     python.chmod(0o755)
     students = ("layer_dropped/kd_4", "parameter_pruned/kd_70")
@@ -176,6 +176,9 @@ def test_what_a_chain_cannot_take_is_one_line_before_anything_runs(run, words, m
         (["--score", "best"], {}, "run_sparsification.py: error: argument --score: invalid choice: 'best'"),
         (["--unlabelled", "nowhere.csv"], {}, "error: nowhere.csv: no such file"),
         (["--unlabelled", "lines.txt"], {}, "error: lines.txt: a text a line, expected .csv, .tsv, .jsonl: RTE"),
+        (["--teacher_sparsity", "0", "35"], {}, "error: --teacher_sparsity 35: the teacher's checkpoint knows 0, 10"),
+        (["--match_spread", "35"], {}, "error: --match_spread 35: the teacher's checkpoint knows 0, 10, 20"),
+        ([], {"STUDENT_SPARSITIES": "75"}, "error: --student_sparsity 75: stage 2's checkpoint knows 0, 10, 20"),
         ([], {"LAMS": "0.5 2"}, "run_sparsification.py: error: argument --lam: found '2', expected a number from 0"),
         ([], {"STUDENT_LAYERS": "0"}, "run_distillation.py: error: argument --student_layer: found '0'"),
     ],
@@ -191,6 +194,7 @@ def test_only_flags_of_stages_are_checked(in_tmp_path, capsys):
     assert "error: sweep.py: no stage, expected one of run_finetuning.py, run_pruning.py" in refused(
         check_flags, capsys, "sweep.py", "--seed", "1"
     )
+    assert "error: found nothing to check" in refused(check_flags, capsys)
 
 
 def test_a_chain_starts_whose_checkpoints_are_still_to_be_made(run):

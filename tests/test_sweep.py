@@ -450,6 +450,7 @@ def test_a_slurm_job_has_one_gpu_and_the_clusters_processors_unless_flags_differ
         (["--train_flags=--selection_metric f1"], "--selection_metric: found 'f1', expected one of acc for rte"),
         (["--student_sparsity", ""], "--student_sparsity: found '', expected an integer from 0 to 99"),
         (["--teacher_sparsity", "0", ""], "--teacher_sparsity: found '', expected an integer from 0 to 99"),
+        (["--teacher_sparsity", "35"], "--teacher_sparsity: invalid choice: 35 (choose from 0, 10, 20"),
         (["--layer_choice", "0,0"], "--layer_choice: found '0,0', expected first, last, spaced, or layers"),
         (["--layer_choice", "first", "0,1,2"], "--layer_choice: found 3 layers, expected --student_layer 2"),
         (["--student_layer", "--student_sparsity", "70", "--layer_choice", "last"], "found --student_sparsity alone"),

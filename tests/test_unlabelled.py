@@ -466,6 +466,15 @@ def test_an_own_task_takes_text_by_its_own_columns_alone(tmp_path, monkeypatch, 
     assert all(math.isfinite(entry["loss"]) for entry in metrics["history"])
 
 
+def test_a_finished_run_is_shown_again_when_its_file_is_gone(workplace, caplog):
+    write_pairs(workplace / "more.jsonl", PAIRS)
+    flags = [*BOTH, *BRIEF, "--unlabelled", "more.jsonl"]
+    run_distillation.main(flags)
+    (workplace / "more.jsonl").unlink()
+    run_distillation.main(flags)
+    assert "finished before with the same arguments" in caplog.text
+
+
 FLAGS = {  # flags that cannot work -> what the line says
     "run_distillation": {
         "--unlabelled x.txt --model_type ft": "--unlabelled: for --model_type kd, found ft",

@@ -19,7 +19,7 @@ from utils.paths import STAGES, output_dir
 from utils.recipe import Recipe
 from utils.tasks import find_task, task_folder
 from utils.trackers import TRACKERS
-from utils.unlabelled import existing_file
+from utils.unlabelled import check_name
 from utils.unlabelled_flags import add_unlabelled_flags, check_unlabelled
 
 SCORES = ("knowledgeable", "expressive", "friendly", "random", "magnitude")
@@ -249,15 +249,16 @@ def parse(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line, then run the checks across flags.
 
     Raises:
-        InputError: there is no such task, its folder is missing, or a file of rows without labels.
+        InputError: there is no such task, its folder is missing, or a file without labels cannot be one of its rows.
         SystemExit: status 2 and one line, for a flag out of range.
     """
     args = parser.parse_args(argv)
     for check in parser.checks:
         check(args)
     task_folder(args.task_name, args.data_dir)
+    task = find_task(args.task_name, args.data_dir)
     for name in getattr(args, "unlabelled", None) or ():
-        existing_file(name, find_task(args.task_name, args.data_dir))
+        check_name(name, task)
     return args
 
 

@@ -22,22 +22,27 @@ logger = logging.getLogger("stark")
 PLAIN = ".txt"  # suffix of a file with a sentence a line
 
 
+def check_name(name: str, task: Task) -> None:
+    """Raise InputError if a file of this name cannot hold the task's rows: by its suffix, or a .txt for pairs."""
+    suffix = Path(name).suffix.lower()
+    if suffix not in (*SUFFIXES, PLAIN):
+        raise InputError(f"{name}: expected a file whose name ends in {', '.join((*SUFFIXES, PLAIN))}")
+    if suffix == PLAIN and len(task.text) > 1:
+        raise InputError(
+            f"{name}: a text a line, expected {', '.join(SUFFIXES)}: {task.title} compares two, {listed(task.text)}"
+        )
+
+
 def existing_file(name: str, task: Task) -> Path:
     """The path of a file of rows without labels, of which nothing is read yet.
 
     Raises:
-        InputError: there is none, its name ends in another suffix, or it has a line for each row of a task of pairs.
+        InputError: there is none, or what `check_name` raises.
     """
-    path = Path(name)
-    if path.suffix.lower() not in (*SUFFIXES, PLAIN):
-        raise InputError(f"{path}: expected a file whose name ends in {', '.join((*SUFFIXES, PLAIN))}")
-    if path.suffix.lower() == PLAIN and len(task.text) > 1:
-        raise InputError(
-            f"{path}: a text a line, expected {', '.join(SUFFIXES)}: {task.title} compares two, {listed(task.text)}"
-        )
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    return path
+    check_name(name, task)
+    if not Path(name).is_file():
+        raise InputError(f"{name}: no such file")
+    return Path(name)
 
 
 def read_unlabelled(path: Path, task: Task) -> Split:
