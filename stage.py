@@ -25,7 +25,7 @@ from models.checkpoint import load_model
 from models.encoder import PrunableEncoder
 from models.layer_losses import INTERMEDIATE_LOSSES, IntermediateLoss, check_widths
 from models.losses import Loss, distillation_loss, student_loss, weigh_unlabelled
-from models.processor import USES_ONEDNN, bfloat16_is_slower, vendor_and_flags
+from models.processor import USES_ONEDNN, is_slower, vendor_and_flags
 from models.pruning import initial_student
 from models.scores import WINDOW, mask_gradients
 from models.units import CheckpointError, Units
@@ -66,8 +66,8 @@ class Stage(Run):
         self.dtype = arguments.precision(args)
         self.intermediate_weights = arguments.intermediate_weights(args, INTERMEDIATE_LOSSES)
         self.machine["float32_products"] = "oneDNN" if USES_ONEDNN else "torch"
-        if args.use_bf16 and self.device.type == "cpu" and bfloat16_is_slower(*vendor_and_flags()):
-            logger.warning("--use_bf16: slower than float32 on this processor, which lacks fast instructions for it")
+        if self.dtype and self.device.type == "cpu" and is_slower(self.dtype, *vendor_and_flags()):
+            logger.warning("%s is slower than float32 on this processor, which lacks fast instructions", self.dtype)
         torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; changes nothing on a CPU
 
     # load models and data

@@ -34,13 +34,15 @@ def onednn_is_faster(vendor: str, capability: str) -> bool:
     return vendor == "AuthenticAMD" and capability.startswith("AVX512")
 
 
-def bfloat16_is_slower(vendor: str, flags: frozenset[str]) -> bool:
-    """Whether training in bfloat16 is known to be slower than in float32.
+def is_slower(dtype: torch.dtype, vendor: str, flags: frozenset[str]) -> bool:
+    """Whether training in bfloat16 or float16 is known to be slower than in float32.
 
-    It is without instructions for it, and on Intel's processors with those of AVX-512 alone, without AMX.
+    It is without instructions for it, and in bfloat16 on Intel's processors with those of AVX-512 alone, without AMX.
     """
-    needed = "amx_bf16" if vendor == "GenuineIntel" else "avx512_bf16"
-    return bool(flags) and needed not in flags
+    fast = {"amx_fp16", "avx512_fp16"}
+    if dtype is torch.bfloat16:
+        fast = {"amx_bf16"} if vendor == "GenuineIntel" else {"avx512_bf16"}
+    return bool(flags) and not flags & fast
 
 
 # the product is the one that torch's compiler calls, in every torch since 2.0; without MKL, torch calls oneDNN itself
