@@ -3,7 +3,7 @@
     python run_rewinding.py --task_name rte --student_layer 4 --lam 0.5
 
 With --teacher_sparsity 0 30 60 at these sparsities only, so that several processes can share a sweep. With --halving
-the worse half of the students is dropped after an eighth, a quarter and a half of the updates.
+the worse half of the students is dropped after a sixth, a third and two thirds of the updates.
 Writes outputs/rewind/{layer_dropped,parameter_pruned}/kd_<student>_<task>_<lam>/ckpt_<teacher sparsity>.
 
 With --teacher_schedule 70 30 0 one student learns from these teachers in turn, each for an equal share of the updates.

@@ -126,7 +126,8 @@ def parse_args(argv=None):
     parser.add_argument("outputs", nargs="+", help="output folders of full sweeps")
     text = "shares of the updates at which students are compared; may be given several times"
     share = number(float, 0, 1)
-    parser.add_argument("--rungs", nargs="+", type=share, action="append", help=f"{text} (default 0.125 0.25 0.5)")
+    text = f"{text} (default a sixth, a third, two thirds)"
+    parser.add_argument("--rungs", nargs="+", type=share, action="append", help=text)
     return parser.parse_args(argv)
 
 

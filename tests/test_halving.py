@@ -18,7 +18,7 @@ import run_sparsification
 from scripts import replay_halving
 from utils.files import write_json
 from utils.folder import RunFolder
-from utils.halving import Competition, dropped_at, rung_updates
+from utils.halving import RUNGS, Competition, dropped_at, rung_updates
 from utils.paths import checkpoint_name
 from utils.resume import StateFile
 from utils.settings import run_id
@@ -97,7 +97,7 @@ def results(root: str) -> dict[int, dict]:
 def assert_halved(root: str) -> None:
     """Each student was trained as far as the full sweep's histories say, and up to there like the full sweep's."""
     full, found = results("full"), results(root)
-    rungs = [1, 2, 4]  # of 8 updates
+    rungs = [2, 3, 6]  # of 8 updates
     expected = dropped_at({s: result["history"] for s, result in full.items()}, rungs, "acc")
     assert {s: result["dropped_at"] for s, result in found.items()} == expected
     assert {result["dropped_at"] for result in full.values()} == {None}
@@ -122,7 +122,7 @@ def test_students_pause_at_each_rung_and_those_that_go_on_end_as_in_the_full_swe
         line = f"| dropped by --halving after update | {result['dropped_at']} |"
         assert (line in cards[sparsity]) == (result["dropped_at"] is not None)
     printed = capsys.readouterr().out
-    assert "--halving: of 8 updates students are compared after 1, 2, 4\n" in printed
+    assert "--halving: of 8 updates students are compared after 2, 3, 6\n" in printed
     assert f"dropped early, with their best metric until then: {noted}\n" in printed
     # a dropped student is never the best, whatever its metric was
     dropped = next(s for s, result in results("halved").items() if result["dropped_at"])
@@ -161,7 +161,7 @@ def test_commands_that_share_a_halved_sweep_wait_for_each_other(teacher, capsys)
     parts = ["0"], ["50", "90"]
     commands = [[*FLAGS, *part, "--halving", *everything, "--output_dir", "spread/rewind"] for part in parts]
     run_rewinding.main(commands[0])
-    assert "paused after update 1, which ckpt_50 ckpt_90 must reach, too" in capsys.readouterr().out
+    assert "paused after update 2, which ckpt_50 ckpt_90 must reach, too" in capsys.readouterr().out
     assert not list(Path("spread", FOLDER).glob("ckpt*"))
     for _ in range(3):
         for command in commands:
@@ -216,13 +216,13 @@ def test_a_part_of_a_competition_says_which_part_it_is(workplace, capsys):
     assert line in refused(run_rewinding, capsys, *FLAGS[:-1], "--halving", "0", "10")
 
 
-def test_ten_students_spend_36_percent_of_the_updates():
-    total, remaining, spent = 1600, 10, 0
+def test_ten_students_spend_42_percent_of_the_updates():
+    total, remaining, spent = 1800, 10, 0
     before = 0
-    for rung in rung_updates((0.125, 0.25, 0.5), total, interval=10):
+    for rung in rung_updates(RUNGS, total, interval=10):
         spent += remaining * (rung - before)
         before, remaining = rung, math.ceil(remaining / 2)
-    assert spent / (10 * total) == pytest.approx(0.3625)
+    assert spent / (10 * total) == pytest.approx(5 / 12)
 
 
 def test_a_replay_says_how_often_halving_keeps_the_best_and_what_it_costs(in_tmp_path, capsys):

@@ -216,7 +216,7 @@ def add_halving_flags(parser: Parser) -> None:
     ).add_argument
     text = "drop students early; of several commands that share a sweep, all name all its teacher sparsities here"
     add("--halving", nargs="*", type=number(int, 0, 99), help=f"{text} (default off; alone: those of this command)")
-    text = "shares of the updates at which students are compared (default 0.125 0.25 0.5)"
+    text = "shares of the updates at which students are compared (default a sixth, a third, two thirds)"
     add("--halving_rungs", nargs="+", type=number(float, 0, 1), help=text)
 
     def check(args: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from utils.paths import checkpoint_name, sparsity_of
 
 logger = logging.getLogger("stark")
 
-RUNGS = (0.125, 0.25, 0.5)  # shares of the updates at which the worse half is dropped
+RUNGS = (1 / 6, 1 / 3, 2 / 3)  # shares of the updates at which the worse half is dropped
 
 
 def rung_updates(shares: Iterable[float], total: int, interval: int) -> list[int]:
