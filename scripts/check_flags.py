@@ -7,9 +7,9 @@ Checkpoints that stages find by default need not be there yet.
 
 import argparse
 import importlib
+import itertools
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -37,19 +37,8 @@ MADE_EARLIER = {  # stage -> flags of the checkpoints that it reads from earlier
 SORTED = {"sparsity_map": {str(sparsity): {} for sparsity in SPARSITIES}}
 
 
-def commands(words: list[str]) -> Iterator[list[str]]:
-    """The words of each command; BETWEEN is between two of them."""
-    command: list[str] = []
-    for word in [*words, BETWEEN]:
-        if word != BETWEEN:
-            command.append(word)
-        elif command:
-            yield command
-            command = []
-
-
 def check(command: list[str]) -> None:
-    """Parse a stage's command line as the stage itself does.
+    """Parse a stage's command line as the stage itself does, and check what it would find out later.
 
     Raises:
         InputError: there is no such stage or task, its folder or a file of rows without labels is missing, or no
@@ -88,8 +77,9 @@ def parse_args(argv=None):
 
 @entry_point()
 def main(argv=None):
-    for command in commands(parse_args(argv).commands):
-        check(command)
+    for is_between, words in itertools.groupby(parse_args(argv).commands, BETWEEN.__eq__):
+        if not is_between:
+            check(list(words))
 
 
 if __name__ == "__main__":

@@ -249,7 +249,7 @@ def parse(parser: Parser, argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line, then run the checks across flags.
 
     Raises:
-        InputError: there is no such task, its folder is missing, or a file without labels cannot be one of its rows.
+        InputError: there is no such task, its folder is missing, or a file of --unlabelled cannot hold its rows.
         SystemExit: status 2 and one line, for a flag out of range.
     """
     args = parser.parse_args(argv)
