@@ -20,6 +20,7 @@ FLIPPED = 20  # differences up to which all flips of their signs are computed, w
 RESAMPLES = 1000  # B, of rows and seeds
 MIN_SEEDS = 3  # from which on seeds are resampled
 CHUNK = 2_000_000  # resampled rows held at once
+ROUNDING = 1e-9  # of differences of metrics x 100
 
 
 class Interval(NamedTuple):
@@ -33,7 +34,7 @@ class Comparison(NamedTuple):
     """A paired comparison of two methods over the same seeds."""
 
     difference: float  # mean
-    low: float | None  # of the 95 % interval of Student's t; None of a single seed and of equal differences
+    low: float | None  # of the 95 % interval of Student's t; None of a single seed and of differences `all_equal`
     high: float | None
     better: int  # seeds in which the first was
     worse: int
@@ -63,9 +64,10 @@ def compare(ours: dict[int, float], theirs: dict[int, float]) -> Comparison | No
     if not differences:
         return None
     mean, low, high = statistics.fmean(differences), None, None
-    if len(differences) > 1 and (error := stats.sem(differences)) > 0:
+    if len(differences) > 1 and not all_equal(differences):
+        error = stats.sem(differences)
         low, high = (float(end) for end in stats.t.interval(0.95, len(differences) - 1, mean, error))
-    better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    better, worse = sum(d > ROUNDING for d in differences), sum(d < -ROUNDING for d in differences)
     return Comparison(mean, low, high, better, worse, tuple(differences))
 
 
@@ -87,11 +89,16 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     return float(np.mean(np.abs(sums) >= abs(found.sum()) - rounding))
 
 
+def all_equal(differences: Sequence[float] | np.ndarray) -> bool:
+    """Whether differences are the same but for rounding, as those of equally many rows are."""
+    return bool(np.ptp(differences) <= ROUNDING * max(1, np.abs(differences).max()))
+
+
 def unresampled(differences: Sequence[float] | np.ndarray) -> str | None:
     """Why a bootstrap of these differences, (S,) or (B, S), would say nothing, in words; None if it says something."""
     if np.shape(differences)[-1] < MIN_SEEDS:
         return f"under {MIN_SEEDS} seeds"
-    return "all equal" if np.ptp(differences) <= 1e-9 * np.abs(differences).max() else None
+    return "all equal" if all_equal(differences) else None
 
 
 def bca_interval(differences: Sequence[float]) -> Interval | None:
