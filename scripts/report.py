@@ -104,7 +104,7 @@ def draw(rows: list[data.Row], folder: Path) -> tuple[dict[str, list[str]], list
     left_out = []
 
     # students beside the dense teacher's, all in one figure
-    if (figure := figures.differences(comparisons.arms(data.trained_to_the_end(rows)))) is not None:
+    if (figure := figures.differences(comparisons.arms(rows))) is not None:
         svg = figures.save(figure, folder, "differences")
         drawn["differences"].append(f'<figure role=group aria-label="differences to the dense teacher">{svg}</figure>')
 
@@ -120,10 +120,18 @@ def draw(rows: list[data.Row], folder: Path) -> tuple[dict[str, list[str]], list
             if figure is None:
                 left_out.append(f"{kind} of {title}")
                 continue
-            caption = f"<figcaption>{words.curve_caption(mine)}</figcaption>" if kind == "curves" else ""
+            text = words.curve_caption(data.trained_to_the_end(mine))
+            caption = f"<figcaption>{text}</figcaption>" if kind == "curves" else ""
             svg = figures.save(figure, folder, f"{kind}_{name}")
             drawn[kind].append(f'<figure role=group aria-label="{html.escape(title)}">{svg}{caption}</figure>')
     return drawn, left_out
+
+
+def run_drawn(rows: list[data.Row]) -> tuple[str, int, str]:
+    """Method, seed and folder of the run whose training, units and scores are drawn: first lam 0.5's."""
+    swept = [row for row in rows if row.is_swept]
+    cut = [row for row in swept if row.teacher_sparsity]  # at 0 % one may be another method's
+    return min(((row.method, row.seed, row.folder) for row in cut or swept), key=lambda run: (run[0] != "lam 0.5", run))
 
 
 def _draw_group(figures, rows: list[data.Row], methods: list[str], title: str):
@@ -131,13 +139,13 @@ def _draw_group(figures, rows: list[data.Row], methods: list[str], title: str):
     yield "curves", figures.sparsity_curves(rows, methods, title)
     if len(methods) > 1 and len({row.seed for row in rows}) > 1:  # else the curves show it
         yield "panels", figures.sparsity_panels(rows, methods, title)
-    folders = sorted({(row.method, row.seed, row.folder) for row in rows if row.is_swept})
-    method, seed, path = next((f for f in folders if f[0] == "lam 0.5"), folders[0])
+    method, seed, path = run_drawn(rows)
     title = f"{title}, {method}, seed {seed}"
     run = RunFolder(Path(path))
-    histories = {sparsity_of(name): result["history"] for name, result in run.results().items()}
+    results = run.results()
+    histories = {sparsity_of(name): result["history"] for name, result in results.items()}
     yield "training", figures.training_curves(histories, rows[0].metric, title)
-    if teacher := data.sparse_teacher(run.path, run.settings(run.names()[0])):
+    if teacher := data.sparse_teacher(run.path, run.settings(next(iter(results)))):
         config = argparse.Namespace(**read_json(teacher / "config.json"))
         widths = {int(s): kept_units(config, int(s)) for s in sorted(config.sparsity_map, key=int)}
         scores = load_file(teacher / "scores.safetensors")
@@ -182,22 +190,21 @@ def main(argv=None):
     settings = data.settings(found)
     speeds, measured = measure(rows, not args.no_speed)
     folder.mkdir(parents=True, exist_ok=True)
-    data.write_csv(folder / "results.csv", rows)
-    rows = data.with_dense_ends(rows)
-    whole = data.trained_to_the_end(rows)
-    resampled = comparisons.resampled_rows(whole)
+    made, rows = rows, data.with_dense_ends(rows)
+    resampled = comparisons.resampled_rows(data.trained_to_the_end(rows))
     shown = {
         "results": tables.results_table(rows, speeds, measured),
-        "comparisons": comparisons.comparison_table(whole, True, resampled),
-        "by_sparsity": comparisons.comparison_table(whole, False, resampled),
+        "comparisons": comparisons.comparison_table(rows, True, resampled),
+        "by_sparsity": comparisons.comparison_table(rows, False, resampled),
         "settings": tables.settings_table(settings),
     }
+    drawn, left_out = draw(rows, folder)
     for name, table in shown.items():
         write_text(folder / f"{name}.md", tables.markdown(table))
     write_text(folder / "results.tex", tables.latex(shown["results"]))
-    drawn, left_out = draw(rows, folder)
+    data.write_csv(folder / "results.csv", made)
     with_lines = [table for table in shown.values() if table.lines]
-    write_text(folder / "index.html", page(words.conclusion(whole), with_lines, drawn, left_out))
+    write_text(folder / "index.html", page(words.conclusion(rows), with_lines, drawn, left_out))
     print(f"{len(rows)} numbers, {sum(map(len, drawn.values()))} figures: {folder / 'index.html'}")
 
 

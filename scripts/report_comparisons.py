@@ -12,7 +12,8 @@ from scripts import report_data as data
 from scripts import report_statistics as statistic
 from scripts import report_variants as variants
 from scripts import report_words as words
-from scripts.report_tables import OVERALL, Table, choices_of, groups, methods_of, points
+from scripts.report_choices import OVERALL, BySeed, choices_of, complete, points, unlike
+from scripts.report_tables import Table, groups, methods_of
 from utils.predictions import read_predictions
 from utils.tasks import title_of
 
@@ -36,8 +37,8 @@ class Pair(NamedTuple):
     method: str
     choice: str  # blank where there is one student a seed
     against: str
-    ours: dict[int, list[data.Row]]
-    theirs: dict[int, list[data.Row]]
+    ours: BySeed
+    theirs: BySeed
 
     @property
     def name(self) -> str:
@@ -110,35 +111,43 @@ def comparison_table(rows: list[data.Row], overall: bool, resampled: dict[Path, 
     corrected = _corrected(pairs, p_values)
     over_rows = [_over_rows(pair, resampled) for pair in pairs]
     lines = []
+    remarks: dict[str, None] = {}
     for pair, *found in zip(pairs, compared, p_values, corrected, over_rows, strict=True):
         names = (title_of(pair.task), pair.student, pair.name, pair.against)
         mean = f"{statistics.fmean(points(pair.ours).values()):.2f}"
-        lines.append((*names, mean, *_cells(*found)))
+        difference, *others = _cells(*found)
+        if apart := unlike(pair.ours, pair.theirs):
+            difference += " †"
+            remarks[f"† {', '.join((*names[:2], pair.method))} and {pair.against}: not trained alike, {apart}."] = None
+        lines.append((*names, mean, difference, *others))
     title = "Sparse against dense teachers, paired over seeds" if overall else "The same at each teacher sparsity"
     there = [found for found in compared if found]
     caption = words.comparison_caption(
         overall, sum(found.is_beyond_noise for found in there), sum(found.low is not None for found in there)
     )
     lacking = sum(found is not None and rows is None for found, rows in zip(compared, over_rows, strict=True))
-    notes = words.comparison_notes(lacking, len(there))
+    notes = (*remarks, *words.comparison_notes(lacking, len(there)))
     return Table(title, (*COMPARED, *NUMBERS), lines, 2, len(COMPARED), caption, notes)
 
 
 def _pairs(rows: list[data.Row]) -> Iterator[Pair]:
     """Every choice of every method's students and those of the dense teacher, then of randomly cut ones.
 
-    Then those without a teacher against the dense one's, and what report_variants compares.
+    Those are held against students at the same sparsities. Then students without a teacher against the dense one's,
+    and what report_variants compares.
     """
     for task, student in groups(rows):
         mine = [row for row in rows if (row.task, row.student) == (task, student)]
         dense = {row.seed: [row] for row in mine if row.method == data.TRIAL}
-        methods = {method: choices_of([row for row in mine if row.method == method]) for method in methods_of(mine)}
+        rows_of = {method: [row for row in mine if row.method == method] for method in methods_of(mine)}
+        methods = {method: choices_of(found) for method, found in rows_of.items()}
         for method, choices in methods.items():
             for choice, ours in choices.items():
                 yield Pair(task, student, method, choice, "dense", ours, dense)
         for method in [m for m in methods if "random" in methods and m != "random"]:
-            for choice in OVERALL:
-                yield Pair(task, student, method, choice, "random", methods[method][choice], methods["random"][choice])
+            scored, random = map(choices_of, complete(rows_of[method], rows_of["random"]))
+            for choice in [name for name in OVERALL if name in scored and name in random]:
+                yield Pair(task, student, method, choice, "random", scored[choice], random[choice])
         alone = {row.seed: [row] for row in mine if row.method == data.ALONE}
         yield Pair(task, student, data.ALONE, "", "dense", alone, dense)
         for comparison in variants.pairs(mine, methods, dense):

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import json
 import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -17,12 +18,19 @@ from utils.folder import run_folders
 from utils.paths import checkpoint_name, sparsity_of
 from utils.tasks import task_of
 
-SETTINGS = (
-    ("seed", "max_train_examples", "max_eval_examples", "selection_split", "model_path", "num_train_epochs")
-    + ("num_patience_epochs", "log_interval", "per_device_train_batch_size")
-    + ("learning_rate", "temperature", "alpha", "use_bf16", "use_fp16", "num_processes", "hardware", "cpu_threads")
-    + ("unlabelled", "unlabelled_weight", "unlabelled_per_epoch")
-    + ("torch_version", "transformers_version", "git_commit")
+OF_TEACHERS = ("temperature", "alpha", "unlabelled_weight", "unlabelled_per_epoch")
+RECIPE = (  # what students have alike that are held against each other
+    ("max_train_examples", "max_eval_examples", "max_length", "selection_split", "selection_metric")
+    + ("num_train_epochs", "num_patience_epochs", "log_interval", "per_device_train_batch_size")
+    + ("num_grad_accum_steps", "learning_rate", "lr_scheduler_type", "warmup_proportion", "weight_decay")
+    + ("max_grad_norm", "use_bf16", "use_fp16", *OF_TEACHERS)
+)
+SETTINGS = ("seed", "model_path", *RECIPE, "unlabelled", "score_split", "halving", "num_processes") + (
+    "hardware",
+    "cpu_threads",
+    "torch_version",
+    "transformers_version",
+    "git_commit",
 )
 TEACHER, ALONE, TRIAL = "the teacher itself", "no teacher", "dense teacher"
 
@@ -59,6 +67,7 @@ class Row:
     dropped_at: int | None  # the update at which --halving ended its training
     parameters: int | None  # of this model; None where config.json is gone
     macs: int | None  # for an example of report_costs.LENGTH tokens
+    recipe: dict[str, Any]  # of RECIPE, the settings that it was trained with
     folder: str
 
     @property
@@ -165,7 +174,8 @@ def settings(found: Iterable[Checkpoint]) -> dict[str, dict[str, list]]:
 
 def sparse_teacher(run: Path, args: dict) -> Path | None:
     """The checkpoint that a rewinding run with these settings read as its teacher, known by its content; or none."""
-    beside = run.parents[2] / "stark" / run.parent.name / run.name / "ckpt"
+    run = run.absolute()
+    beside = run / "../../../stark" / run.parent.name / run.name / "ckpt"
     digest = args.get("inputs", {}).get("teacher_model_path")
     for teacher in (beside, Path(args["teacher_model_path"])):
         if (teacher / "scores.safetensors").is_file() and checkpoint_digest(teacher) == digest:
@@ -201,8 +211,14 @@ def _row(folder: Path, name: str, args: dict[str, Any], metrics: dict[str, Any])
         dropped_at=metrics.get("dropped_at"),
         parameters=costs and costs.parameters,
         macs=costs and costs.macs,
+        recipe=_recipe(args),
         folder=str(folder),
     )
+
+
+def _recipe(args: dict[str, Any]) -> dict[str, Any]:
+    is_alone = args.get("model_type") == "ft"
+    return {name: args[name] for name in RECIPE if name in args and not (is_alone and name in OF_TEACHERS)}
 
 
 def _method(name: str, args: dict[str, Any], metrics: dict[str, Any]) -> str:
@@ -268,4 +284,4 @@ def write_csv(path: Path, rows: list[Row]) -> None:
     with written_beside(path) as beside, open(beside, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(Row.__dataclass_fields__), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+        writer.writerows({**asdict(row), "recipe": json.dumps(row.recipe)} for row in rows)

@@ -2,9 +2,9 @@
 
 import html
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scripts import report_data as data
 from scripts import report_variants as variants
@@ -13,7 +13,6 @@ from utils.tasks import title_of
 
 METRICS = {"acc": "accuracy", "acc_and_f1": "(accuracy + F1) / 2", "corr": "(Pearson + Spearman) / 2"}
 METRICS |= {"matthews_corrcoef": "Matthews correlation", "f1": "F1", "macro_f1": "macro F1"}
-OVERALL = ("best", "mean of all cut")  # what to take of all teacher sparsities' students
 FOLDED = 30  # lines of a table; longer ones are folded on the page
 
 
@@ -86,7 +85,7 @@ def _mean(found: list[data.Row], rows: list[data.Row]) -> str:
         return "missing"
     fewer = mean.seeds < len({row.seed for row in rows})
     spread = "" if mean.deviation is None else f" ± {mean.deviation:.2f}"
-    return f"{mean.mean:.2f}{spread}{f' ({seeds_of(found)})' if fewer else ''}"
+    return f"{mean.mean:.2f}{spread}{f' ({seeds_of(data.best_by_seed(found).values())})' if fewer else ''}"
 
 
 def _score_cell(mean: str, means: list[str], found: list[data.Row]) -> str:
@@ -161,22 +160,6 @@ def _how_to_read(rows: list[data.Row]) -> str:
     return " ".join(text)
 
 
-def choices_of(found: list[data.Row]) -> dict[str, dict[int, list[data.Row]]]:
-    """Choice of a method's students (best, mean of all cut, a sparsity) -> seed -> those whose mean it is."""
-    best, mean = OVERALL
-    cut = [row for row in found if row.teacher_sparsity]
-    choices = {best: {seed: [row] for seed, row in data.best_by_seed(found).items()}}
-    choices[mean] = {seed: [row for row in cut if row.seed == seed] for seed in sorted({row.seed for row in cut})}
-    for sparsity in sorted({row.teacher_sparsity for row in found}):
-        choices[f"{sparsity} %"] = {row.seed: [row] for row in found if row.teacher_sparsity == sparsity}
-    return choices
-
-
-def points(by_seed: dict[int, list[data.Row]]) -> dict[int, float]:
-    """Seed -> 100 x the metric, the mean of its students."""
-    return {seed: statistics.fmean(100 * row.value for row in rows) for seed, rows in by_seed.items()}
-
-
 def settings_table(found: dict[str, dict[str, list]]) -> Table:
     """A line for each setting with all values that it had in each task's runs."""
     shown = {
@@ -188,13 +171,17 @@ def settings_table(found: dict[str, dict[str, list]]) -> Table:
     labels = {"hours": "hours of scoring, training, asking teachers", "rows": "rows reported on"}
     lines = []
     for name in ("rows", "hours", *data.SETTINGS):
-        values = [[v for v in mine.get(name, []) if v is not None and v is not False] for mine in found.values()]
-        if any(values):
-            cells = [", ".join(map(shown.get(name, str), mine)) or "-" for mine in values]
+        values = [mine.get(name, []) for mine in found.values()]
+        if any(value is not None and value is not False for mine in values for value in mine):
+            cells = [", ".join(_setting(value, shown.get(name, str)) for value in mine) or "-" for mine in values]
             lines.append((labels.get(name, name), *cells))
     header = ("setting", *(title_of(task) for task in found))
     caption = "All values that a setting had in a task's runs; the rest is in each checkpoint's args.json."
     return Table("Settings", header, lines, 0, len(header), caption)
+
+
+def _setting(value: Any, shown: Callable[[Any], str]) -> str:
+    return "not given" if value is None else "no" if value is False else shown(value)
 
 
 def markdown(table: Table) -> str:

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 
 from scripts import report_data as data
-
-BySeed = dict[int, list[data.Row]]
+from scripts.report_choices import BySeed
 
 
 def methods_of(rows: list[data.Row]) -> list[str]:

@@ -4,8 +4,9 @@ import statistics
 from typing import NamedTuple
 
 from scripts import report_data as data
+from scripts.report_choices import OVERALL, choices_of, complete, points, unlike
 from scripts.report_statistics import MIN_SEEDS, RESAMPLES, Comparison, compare
-from scripts.report_tables import METRICS, OVERALL, choices_of, groups, listed, methods_of, points
+from scripts.report_tables import METRICS, groups, listed, methods_of
 from utils.tasks import title_of
 
 HALF_A_POINT = 0.5  # of the metric x 100, the difference that the seeds needed are for
@@ -20,7 +21,8 @@ class Verdict(NamedTuple):
     best: Comparison  # of the best score's students, each seed's best
     cut: Comparison | None  # of that score's students, the mean of all cut teachers'
     random: Comparison | None  # of randomly cut teachers' students, each seed's best
-    over_random: Comparison | None  # the best less those
+    over_random: Comparison | None  # the best less those, at the sparsities that both have
+    unlike: str  # in which settings students of sparse teachers and of the dense one were trained otherwise
 
 
 def conclusion(rows: list[data.Row]) -> tuple[str, str]:
@@ -45,18 +47,29 @@ def _verdict(rows: list[data.Row], task: str, student: str) -> Verdict | None:
     """By the score that does best on dev_select; random, which is there to be compared with, is none."""
     mine = [row for row in rows if (row.task, row.student) == (task, student)]
     by_method = {method: [row for row in mine if row.method == method] for method in methods_of(mine)}
-    choices = {m: {c: points(found) for c, found in choices_of(mine).items()} for m, mine in by_method.items()}
-    random = choices.pop("random", {"best": {}})["best"]
-    if not choices:
+    random = by_method.pop("random", [])
+    bests = {method: best for method, found in by_method.items() if (best := data.best_by_seed(found))}
+    if not bests:
         return None
-    best = max(choices, key=lambda m: statistics.fmean(r.dev_select for r in data.best_by_seed(by_method[m]).values()))
-    dense = {row.seed: 100 * row.value for row in mine if row.method == data.TRIAL}
-    compared, cut = (compare(choices[best][choice], dense) for choice in OVERALL)
+    method = max(bests, key=lambda name: statistics.fmean(row.dev_select for row in bests[name].values()))
+    choices = choices_of(by_method[method])
+    dense = {row.seed: [row] for row in mine if row.method == data.TRIAL}
+    compared, cut = (compare(points(choices.get(choice, {})), points(dense)) for choice in OVERALL)
     several = len({row.student for row in rows if row.task == task and row.student}) > 1
-    where = f"{title_of(task)}{f' with {student}' * several}"
-    metric = METRICS[mine[0].metric]
-    over_random = compare(choices[best]["best"], random)
-    return compared and Verdict(where, metric, compared, cut, compare(random, dense), over_random)
+    return compared and Verdict(
+        where=f"{title_of(task)}{f' with {student}' * several}",
+        metric=METRICS[mine[0].metric],
+        best=compared,
+        cut=cut,
+        random=compare(_best(random), points(dense)),
+        over_random=compare(*map(_best, complete(by_method[method], random))),
+        unlike=unlike(choices["best"], dense),
+    )
+
+
+def _best(found: list[data.Row]) -> dict[int, float]:
+    """Seed -> 100 x the metric of its best student."""
+    return points(choices_of(found)["best"])
 
 
 def _outcome(found: list[Verdict], seeds: int) -> str:
@@ -99,12 +112,14 @@ def _limits(found: list[Verdict]) -> str:
         known = [(verdict.where, compared) for verdict in found if (compared := getattr(verdict, name))]
         if known and len(known) <= LISTED:
             text.append(f"{what} {listed([f'{compared.difference:+.2f} on {where}' for where, compared in known])}.")
+    if apart := [f"{verdict.unlike} on {verdict.where}" for verdict in found if verdict.unlike]:
+        text.append(f"Those of sparse teachers and of the dense one were not trained alike: {'; '.join(apart)}.")
     return " ".join(text)
 
 
 def comparison_caption(overall: bool, beyond: int, intervals: int) -> str:
     """The caption of a table of comparisons, with how many intervals would leave out 0 by chance alone."""
-    chosen = "Best: each seed's best sparsity, which flatters; mean of all cut: nothing is chosen. " if overall else ""
+    chosen = f"{CHOSEN} " if overall else ""
     text = f"Points of the metric x 100, the first students less those they are held against. {chosen}"
     if not intervals:
         return f"{text}Intervals (Student's t) take several seeds that differ."
@@ -138,6 +153,10 @@ def curve_caption(rows: list[data.Row]) -> str:
     return f"{above} {of} lie above the dashed line, {within} within the grey band."
 
 
+CHOSEN = (
+    "Best: each seed's best sparsity, which flatters; mean of all cut: nothing is chosen. That mean, and what is held "
+    "against random, is of the sparsities that all its seeds have; of a sweep with --halving, the best counts alone."
+)
 TESTS = (
     "p: exact sign-flip test over paired seeds, two-sided; with S seeds it is never below 2 / 2^S. Holm: corrected for "
     "the tasks that the same comparison was made on.",

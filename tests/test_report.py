@@ -181,6 +181,49 @@ def test_students_that_halving_has_dropped_are_marked_and_do_not_count(outputs, 
     assert "dropped early" in (tmp_path / "report/index.html").read_text()
 
 
+def test_of_a_sweep_with_halving_the_best_counts_alone(outputs):
+    rows = [
+        replace(row, dropped_at=3) if row.teacher_sparsity == 60 and row.seed == 2 else row for row in rows_of(outputs)
+    ]
+    compared = [comparisons.comparison_table(rows, overall, {}) for overall in (True, False)]
+    assert [line[2] for table in compared for line in table.lines if line[3] == "dense"] == ["lam 0.5, best"]
+    assert [arm.label for arm in comparisons.arms(rows)] == ["lam 0.5, best"]
+    sentence, limits = conclusion(rows)
+    assert "the best of 3 sparse teachers" in sentence
+    assert "which picks nothing" not in limits
+
+
+def test_students_whose_training_differs_are_marked_and_the_conclusion_says_so(outputs):
+    rows = [
+        replace(
+            row, recipe={"num_train_epochs": 1 if row.method == data.TRIAL else 10, "learning_rate": 0.1, "alpha": 1}
+        )
+        for row in rows_of(outputs)
+    ]
+    alone = [
+        replace(row, method=data.ALONE, recipe={"num_train_epochs": 1, "learning_rate": 0.1})
+        for row in rows
+        if row.method == data.TRIAL
+    ]
+    table = comparisons.comparison_table(rows + alone, True, {})
+    assert [line[5] for line in table.lines] == ["+4.00 †", "+1.50 †", "+0.00"]
+    apart = "num_train_epochs 10 against 1"
+    assert table.notes[0] == f"† RTE, 2 layers, lam 0.5 and dense: not trained alike, {apart}."
+    assert f"were not trained alike: {apart} on RTE." in conclusion(rows)[1]
+    assert "trained alike" not in conclusion(rows_of(outputs))[1]
+
+
+def test_means_are_of_sparsities_that_all_seeds_and_both_methods_have(outputs):
+    rows = rows_of(outputs)
+    unfinished = [row for row in rows if (row.seed, row.teacher_sparsity) != (3, 60)]
+    found = {line[2]: line for line in comparisons.comparison_table(unfinished, True, {}).lines}
+    assert found["lam 0.5, mean of all cut"][5] == "+1.75"  # 0.625 and 0.63 less 0.60 and 0.62
+    random = [replace(row, method="random", value=0.5) for row in rows if row.teacher_sparsity == 60]
+    lines = comparisons.comparison_table(rows + random, True, {}).lines
+    # 0.61, 0.65 and 0.58 at 60 %
+    assert [line[5] for line in lines if line[3] == "random"] == ["+11.33", "+11.33"]
+
+
 def test_comparisons_are_paired_over_seeds(outputs):
     found = [comparisons.comparison_table(rows_of(outputs), overall, {}) for overall in (True, False)]
     lines = {line[2]: line[3:] for table in found for line in table.lines}
@@ -311,6 +354,16 @@ def test_intervals_are_scipys_and_seeds_are_paired():
     assert (compared.better, compared.worse, compared.seeds) == (4, 1, 6)
     assert compared.differences == pytest.approx([0.04, -0.01, 0.05, 0.04, 0, 0.03])
     assert compare({1: 0.5}, {2: 0.5}) is None
+
+
+def test_one_row_more_in_every_seed_is_no_interval_of_rounding():
+    ours, theirs = (
+        {seed: 100 * right / 277 for seed, right in enumerate(side)} for side in ((155, 150, 161), (154, 149, 160))
+    )
+    compared = compare(ours, theirs)
+    assert len(set(compared.differences)) > 1
+    assert (compared.low, compared.is_beyond_noise, compared.better) == (None, False, 3)
+    assert compare(ours, {seed: value + 1e-13 for seed, value in ours.items()}).worse == 0
 
 
 def compared_cells(rows: list[data.Row], resampled: dict) -> dict[tuple[str, ...], tuple[str, ...]]:
@@ -594,14 +647,18 @@ def test_settings_name_every_value_that_a_task_had_and_add_up_the_hours(outputs)
 def test_all_settings_that_were_given_are_listed(tmp_path):
     given = {"seed": 0, "max_train_examples": 40, "max_eval_examples": 20, "selection_split": "half"}
     given |= {"model_path": "some/where/bert", "num_train_epochs": 3, "num_patience_epochs": 0, "log_interval": 7}
+    given |= {"max_length": 30, "selection_metric": "f1", "num_grad_accum_steps": 2, "lr_scheduler_type": "cosine"}
+    given |= {"warmup_proportion": 0.2, "weight_decay": 0.3, "max_grad_norm": 2.0, "score_split": "train"}
     given |= {"per_device_train_batch_size": 9, "learning_rate": 0.5, "temperature": 4.0, "alpha": 0.25}
     given |= {"use_bf16": True, "use_fp16": True, "num_processes": 2, "hardware": "a fast one", "cpu_threads": 6}
     given |= {"torch_version": "2", "transformers_version": "5", "git_commit": "0123456789"}
     write(tmp_path / "ft_rte", {**given, "model_type": "ft", "stage": "finetuning"}, result(0.7, rows=20))
+    write(tmp_path / "kd_2_rte", {**given, "use_fp16": False, "max_train_examples": None}, result(0.7))
     found = dict(tables.settings_table(data.settings(data.checkpoints([tmp_path]))).lines)
     assert found.pop("rows reported on") == "20"
     assert found.pop("hours of scoring, training, asking teachers") == "0.00"
-    assert found == {name: str(value) for name, value in given.items()} | {"model_path": "where/bert"}
+    several = {"use_fp16": "True, no", "max_train_examples": "40, not given"}
+    assert found == {name: str(value) for name, value in given.items()} | {"model_path": "where/bert"} | several
 
 
 def test_a_row_says_how_its_number_was_made(tmp_path):
@@ -625,7 +682,7 @@ def test_a_row_says_how_its_number_was_made(tmp_path):
         },
         **{"seconds": 1.0, "rows": 21, "commoner_share": 0.5, "only_answer": "entailment"},
         **{"diverged": "so", "dropped_at": None},
-        **{"parameters": None, "macs": None},
+        **{"parameters": None, "macs": None, "recipe": {"selection_split": "half"}},
         folder=str(tmp_path / "kd_3-last_rte_random"),
     )
 
@@ -659,3 +716,26 @@ def test_one_methods_dense_teacher_stands_for_all(outputs):
     assert len([row for row in rows if row.teacher_sparsity == 0 and row.method == "lam 0.5"]) == 3
     lines = [line[:3] for line in tables.results_table(rows, {}, "").lines]
     assert ("2 layers", "lam 1, best of 2", "60.00 (1 seed)") in lines
+
+
+def test_figures_of_one_run_are_of_the_method_in_their_title(outputs):
+    rows = [row for row in rows_of(outputs) if row.method != "lam 0.5" or row.teacher_sparsity]
+    borrowed = [replace(row, method="lam 0", folder="a") for row in rows_of(outputs) if row.teacher_sparsity == 0]
+    rows = data.with_dense_ends(rows + borrowed)
+    assert {row.folder for row in rows if row.method == "lam 0.5" and row.teacher_sparsity == 0} == {"a"}
+    assert "rewind" in report.run_drawn(rows)[2]
+
+
+def test_a_sweep_still_running_is_reported_on_from_within_its_folder(outputs, monkeypatch):
+    [run] = outputs.glob("seed_1/rewind/*")
+    shutil.rmtree(run / "ckpt_0")
+    (run / ".ckpt_0.state").touch()
+    monkeypatch.chdir(run.parent)
+    report.main([".", "--no_speed"])
+    assert "| 2 layers | lam 0.5, best of 2 | 64.00 |" in Path("report/results.md").read_text()
+
+
+def test_seeds_whose_students_were_all_dropped_are_not_counted(outputs):
+    rows = [replace(row, dropped_at=3) if row.seed == 2 and row.is_swept else row for row in rows_of(outputs)]
+    [line] = [line for line in tables.results_table(rows, {}, "").lines if line[1].startswith("lam")]
+    assert line[2] == "**65.00 ± 1.41 (2 seeds)** †"  # 0.64 and 0.66
