@@ -88,6 +88,25 @@ def test_a_damaged_state_is_named_and_a_pickle_is_never_loaded(tmp_path):
         StateFile(path).load(torch.device("cpu"))
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no room"), MemoryError(), PermissionError("not yours")])
+def test_a_sound_state_that_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch, error):
+    def load(*_, **__):
+        raise error
+
+    path = tmp_path / ".ckpt.state"
+    StateFile(path).save({"weight": torch.ones(3)}, torch.device("cpu"))
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(type(error)):
+        StateFile(path).load(torch.device("cpu"))
+
+
+def test_a_flag_that_an_update_of_the_code_adds_leaves_a_state_its_runs(tmp_path):
+    before = {"seed": 1, "lam": 0.5, "inputs": {}}
+    now = {**before, "match_spread": None}
+    assert not differences(before, now)
+    assert run_id(before) == run_id(now) != run_id({**before, "match_spread": 30})
+
+
 def test_a_state_belongs_to_the_run_that_wrote_it(tmp_path):
     path = tmp_path / ".ckpt.state"
     cpu = torch.device("cpu")

@@ -94,6 +94,8 @@ def _read(path: Path, **options: Any) -> dict[str, Any]:
     try:
         state = torch.load(path, weights_only=True, **options)
         return {**state, "random": state["random"]}  # a KeyError if the file holds something else
+    except (OSError, MemoryError, torch.OutOfMemoryError):  # the file may be sound
+        raise
     except Exception as error:  # torch raises many types for a damaged file
         raise InputError(f"{path}: cannot be read; --overwrite starts afresh") from error
 

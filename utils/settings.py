@@ -16,7 +16,8 @@ from utils.tasks import find_task, split_path
 SETTINGS = "args.json"
 # flags without influence on a result, or only on which part of it is computed
 WITHOUT_EFFECT = {"data_dir", "debug", "do_distil", "do_rewind", "do_test", "do_train", "output_dir", "overwrite"}
-WITHOUT_EFFECT |= {"report_to", "save_interval", "stage", "teacher_sparsity"}
+WITHOUT_EFFECT |= {"report_to", "save_interval", "teacher_sparsity"}
+NO_FLAGS = {"num_processes": "processes", "stage": "stage"}  # settings -> what they are called
 DEV_ROWS = {"selection_split": "dev", "max_eval_examples": None}  # flags that choose rows of dev -> default
 
 
@@ -61,8 +62,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     changed += _task_changes(before, now)
     for name in sorted(set(now) - WITHOUT_EFFECT - {*read_before, "inputs", "task"}):
         if before.get(name) != now[name]:
-            label = "processes" if name == "num_processes" else f"--{name}"
-            changed.append(f"{label} {before.get(name)}, now {now[name]}")
+            changed.append(f"{NO_FLAGS.get(name, f'--{name}')} {before.get(name)}, now {now[name]}")
     return changed
 
 
@@ -84,7 +84,7 @@ def _format_entry(value: Any) -> str:
 def run_id(now: dict[str, Any]) -> str:
     """A digest of the settings that influence the result; equal for two runs without `differences`."""
     left_out = {*WITHOUT_EFFECT, *now["inputs"]}  # of inputs the content counts, not the path
-    content = {name: value for name, value in now.items() if name not in left_out}
+    content = {name: value for name, value in now.items() if name not in left_out and value is not None}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
