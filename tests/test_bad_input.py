@@ -220,6 +220,10 @@ FLAGS = [
         r"--learning_rate: found 0\.0, expected more than the 1e-07 at which --lr_scheduler_type polynomial ends",
     ),
     (["--lr_scheduler_type", "polynomial", "--learning_rate", "1e-7"], r"--learning_rate: found 1e-07"),
+    (
+        ["--lr_scheduler_type", "polynomial", "--warmup_proportion", "1"],
+        r"--warmup_proportion: found 1, expected less with --lr_scheduler_type polynomial",
+    ),
     (["--use_fp16", "--use_bf16"], r"not allowed with argument"),
     (HALF_OF_ONE, r"--selection_split half: found 1 row of dev, expected at least 2"),
     (["--students", "4"], r"unrecognized arguments"),
@@ -256,6 +260,12 @@ OTHER_STAGES = [
     (
         "rewinding",
         config(sparsity_map={"0": {"head": {}, "neuron": {}}}),
+        ["--teacher_sparsity", "0", "--halving", "0", "55"],
+        r"--halving 55: the teacher's checkpoint knows 0",
+    ),
+    (
+        "rewinding",
+        config(sparsity_map={"0": {"head": {}, "neuron": {}}}),
         ["--match_spread", "30"],
         r"--match_spread 30: the teacher's checkpoint knows 0",
     ),
@@ -285,6 +295,7 @@ def inputs_and_outputs(tmp_path, monkeypatch, teacher_folder):
         write_task(Path("datasets"), task)
     for kind in ("finetune/ft_rte", "finetune/ft_stsb", "prune/ft_rte", "distil/layer_dropped/kd_2_rte"):
         PrunableBert(small_config(num_hidden_layers=1)).save_pretrained(Path("outputs", kind, "ckpt"))
+        Path("outputs", kind, "ckpt", "metrics.json").write_text("{}")
     return tmp_path
 
 

@@ -177,6 +177,11 @@ def test_what_a_chain_cannot_take_is_one_line_before_anything_runs(run, words, m
         (["--unlabelled", "nowhere.csv"], {}, "error: nowhere.csv: no such file"),
         (["--unlabelled", "lines.txt"], {}, "error: lines.txt: a text a line, expected .csv, .tsv, .jsonl: RTE"),
         (["--teacher_sparsity", "0", "35"], {}, "error: --teacher_sparsity 35: the teacher's checkpoint knows 0, 10"),
+        (
+            ["--teacher_sparsity", "0", "--halving", "0", "35"],
+            {},
+            "error: --halving 35: the teacher's checkpoint knows",
+        ),
         (["--match_spread", "35"], {}, "error: --match_spread 35: the teacher's checkpoint knows 0, 10, 20"),
         ([], {"STUDENT_SPARSITIES": "75"}, "error: --student_sparsity 75: stage 2's checkpoint knows 0, 10, 20"),
         ([], {"LAMS": "0.5 2"}, "run_sparsification.py: error: argument --lam: found '2', expected a number from 0"),

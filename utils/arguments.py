@@ -122,6 +122,9 @@ def add_training_flags(parser: Parser, do_flag: str) -> None:
         if args.lr_scheduler_type == "polynomial" and args.learning_rate <= POLYNOMIAL_END:
             expected = f"more than the {POLYNOMIAL_END} at which --lr_scheduler_type polynomial ends"
             parser.error(f"--learning_rate: found {args.learning_rate}, expected {expected}")
+        # and divides by the updates after warm-up
+        if args.lr_scheduler_type == "polynomial" and args.warmup_proportion == 1:
+            parser.error("--warmup_proportion: found 1, expected less with --lr_scheduler_type polynomial")
 
     parser.checks.append(check)
 

@@ -116,7 +116,7 @@ def teacher_sparsities(args: argparse.Namespace, config: dict[str, Any]) -> list
     if not sparsity_map or not isinstance(sparsity_map, dict) or not all(key.isdigit() for key in sparsity_map):
         raise InputError(f"{args.teacher_model_path}: no sparsity_map in config.json, expected a teacher of stage 4")
     known = sorted(map(int, sparsity_map))
-    named = {"teacher_schedule": args.teacher_schedule, "teacher_sparsity": args.teacher_sparsity}
+    named = {flag: getattr(args, flag) for flag in ("teacher_schedule", "teacher_sparsity", "halving")}
     if args.match_spread is not None:
         named["match_spread"] = [args.match_spread]
     for flag, sparsities in named.items():
