@@ -1,5 +1,6 @@
 """The folder of a run after stops, deletions and --overwrite: its results are those of its checkpoints."""
 
+import itertools
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from utils.paths import is_checkpoint, sparsity_of
 TRIAL = Path("outputs/distil/layer_dropped/kd_2_rte")
 REWIND = Path("outputs/rewind/layer_dropped/kd_2_rte_0.5")
 SPARSE = ["--teacher_model_path", "outputs/stark/layer_dropped/kd_2_rte_0.5/ckpt"]
+TEACHER_OF_PRUNING = ["--model_path", "teacher"]
 LONG = ["--num_train_epochs", "500", "--num_patience_epochs", "0"]
 
 
@@ -114,7 +116,7 @@ def test_a_checkpoint_without_weights_is_a_result_and_only_the_test_set_misses_t
     with pytest.raises(SystemExit) as stop:
         rewind("50", "--do_test")
     assert stop.value.code == 2
-    assert f"error: {REWIND}/ckpt_0: its weights, which predict the test set, were deleted" in capsys.readouterr().err
+    assert f"error: {REWIND}/ckpt_0: weights that predict the test set were deleted" in capsys.readouterr().err
     assert list(read(REWIND / "metrics.json")["sparsity"]) == ["0", "50"]
     rewind("0")  # finished, and stays so
     assert not (REWIND / "ckpt_0" / "model.safetensors").exists()
@@ -263,13 +265,46 @@ def test_a_mark_left_by_a_kill_after_the_checkpoint_does_not_make_it_stale(workp
     settings = folder.settings("ckpt")
     folder.overwrite(["ckpt"], settings)
     assert folder.state("ckpt", settings) == State.STALE
-    assert folder.is_being_overwritten("ckpt", settings)
-    assert not folder.is_being_overwritten("ckpt", {**settings, "seed": 5})  # which would be another overwriting
+    assert folder.is_being_overwritten(["ckpt"], settings)
+    assert not folder.is_being_overwritten(["ckpt"], {**settings, "seed": 5})  # which would be another overwriting
     change(TRIAL / "ckpt" / "metrics.json", train_seconds=12.5)  # made again, and killed before the mark was taken away
     assert folder.state("ckpt", settings) == State.FINISHED
     made = weights_made(TRIAL)
     run_distillation.main([*FLAGS, *PATHS, "--overwrite"])  # the end of the command that was killed
     assert weights_made(TRIAL) == made
+
+
+def test_files_that_no_run_has_left_are_not_replaced_unless_asked(workplace, capsys):
+    (TRIAL / "ckpt").mkdir(parents=True)
+    (TRIAL / "ckpt" / "pytorch_model.bin").write_text("somebody's")
+    message = refusal(run_distillation, capsys, *FLAGS, *PATHS)
+    assert message.startswith(f"error: {TRIAL}/ckpt: files without a metrics.json, expected a checkpoint of run_distil")
+    assert (TRIAL / "ckpt" / "pytorch_model.bin").read_text() == "somebody's"
+    run_distillation.main([*FLAGS, *PATHS, "--overwrite"])
+    assert not (TRIAL / "ckpt" / "pytorch_model.bin").exists()
+    assert read(TRIAL / "ckpt" / "metrics.json")["dev"]
+
+
+def test_a_checkpoint_made_again_within_the_same_time_is_another(workplace, monkeypatch):
+    monkeypatch.setattr("time.perf_counter", itertools.count(step=1e-6).__next__)
+    for _ in range(3):
+        run_pruning.main([*TEACHER_OF_PRUNING, "--overwrite"])
+        assert not list(Path("outputs/prune/ft_rte").glob(".*"))
+
+
+def test_another_stages_folder_is_refused(workplace, capsys):
+    run_finetuning.main([*FLAGS, *TEACHER_OF_PRUNING, "--output_dir", "one"])
+    message = refusal(run_pruning, capsys, *TEACHER_OF_PRUNING, "--output_dir", "one")
+    assert "stage finetuning, now pruning" in message
+
+
+def test_overwriting_a_part_of_a_sweep_is_not_the_beginning_of_overwriting_all(rewind):
+    rewind("0", "50")
+    made = weights_made(REWIND)
+    folder = RunFolder(REWIND)
+    folder.overwrite(["ckpt_0"], folder.settings("ckpt_0"))  # and killed
+    rewind("0", "50", "--overwrite")
+    assert all(time > made[name] for name, time in weights_made(REWIND).items())
 
 
 def test_only_names_that_the_stages_give_are_checkpoints(rewind):

@@ -127,6 +127,11 @@ class RunFolder:
         """Whether another process is writing this checkpoint."""
         return is_locked(self.beside(name, "lock"))
 
+    def is_foreign(self, name: str) -> bool:
+        """Whether a checkpoint's folder holds files, but no result: no run of these scripts has left it so."""
+        folder = self.path / name
+        return folder.is_dir() and not (folder / RESULT).is_file() and any(folder.iterdir())
+
     def conflicts(self, settings: dict[str, Any]) -> list[str]:
         """How the first checkpoint with other settings differs from these, in words; [] if there is none."""
         for name in self.names():
@@ -154,12 +159,11 @@ class RunFolder:
             before = run_settings
         return differences(before, settings) if before else [f"{name} does not say which"]
 
-    def is_being_overwritten(self, name: str, settings: dict[str, Any]) -> bool:
-        """Whether a run with these settings and --overwrite was stopped before it had replaced this checkpoint."""
-        if not self.beside(name, "stale").exists():
-            return False
-        before = self._stale_record(name).get("settings")
-        return before is not None and not differences(before, settings)
+    def is_being_overwritten(self, names: list[str], settings: dict[str, Any]) -> bool:
+        """Whether a run with these settings and --overwrite was stopped before it had replaced these checkpoints."""
+        record = self._stale_record(names[0])
+        before = record.get("settings")
+        return before is not None and not differences(before, settings) and {*names} <= {*record.get("names", names)}
 
     def overwrite(self, names: list[str], settings: dict[str, Any]) -> None:
         """Mark these checkpoints, and all that were made with other settings, as stale.
@@ -173,7 +177,8 @@ class RunFolder:
                 (self.path / derived).unlink(missing_ok=True)
         for name in [*others, *reversed(names)]:
             self.beside(name, "state").unlink(missing_ok=True)
-            write_json(self.beside(name, "stale"), {"settings": settings, "replaces": self.identity(name)})
+            record = {"settings": settings, "names": names, "replaces": self.identity(name)}
+            write_json(self.beside(name, "stale"), record)
 
     def submission_of(self, name: str, tests: Iterable[Path]) -> dict[str, str]:
         """The record of a run's submission files in metrics.json: digests of their checkpoint and of the test sets."""
@@ -220,7 +225,7 @@ class RunFolder:
         return read_json(path) if path.is_file() and path.stat().st_size else {}
 
     def identity(self, name: str) -> str:
-        """A digest of a checkpoint's settings and result; one made again differs in its seconds."""
+        """A digest of a checkpoint's settings and result; one made again differs in the time of its end."""
         files = [self.path / name / file for file in (SETTINGS, RESULT)]
         return fingerprint(path for path in files if path.is_file())
 
@@ -237,7 +242,7 @@ def _state_history(state_file: Path, of_run: str) -> list[dict[str, Any]]:
     """The evaluations in a run's state file; [] if the file is another run's, damaged, or was removed just now."""
     try:
         return StateFile.history_of(state_file) if StateFile.run_id_of(state_file) == of_run else []
-    except InputError:
+    except (InputError, FileNotFoundError):
         return []
 
 

@@ -14,6 +14,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,12 @@ class Run:
         self._refuse_other_settings()
 
     def _refuse_other_settings(self) -> None:
+        foreign = [name for name in self.folder.names() if self.folder.is_foreign(name)]
+        if foreign and not self.args.overwrite:
+            raise InputError(
+                f"{self.folder.path / foreign[0]}: files without a {RESULT}, expected a checkpoint of {self.script} or "
+                "nothing; --overwrite replaces them"
+            )
         changes = self.folder.conflicts(self.settings)
         if changes and not self.args.overwrite:
             raise InputError(
@@ -94,7 +101,7 @@ class Run:
 
     def _is_overwriting(self) -> bool:
         """Whether the same command with --overwrite was stopped before it had finished."""
-        return self.folder.is_being_overwritten(self.names[0], self.settings)
+        return self.folder.is_being_overwritten(self.names, self.settings)
 
     def start(self) -> None:
         """Make and lock the folder, write the settings and open the log; call it when all input has been read.
@@ -127,8 +134,8 @@ class Run:
         self.has_started = True
         self.saved_time = time.perf_counter()
 
-    def _write_settings(self, folder: Path) -> None:
-        write_json(folder / SETTINGS, {**self.settings, **self.machine})
+    def _write_settings(self, folder: Path, **more: str) -> None:
+        write_json(folder / SETTINGS, {**self.settings, **self.machine, **more})
 
     def _log_other_machine(self) -> None:
         """Say it if a state that this run goes on from was saved on another kind of machine."""
@@ -160,7 +167,7 @@ class Run:
                 if write:
                     write(beside)
                 write_json(beside / RESULT, result)
-                self._write_settings(beside)
+                self._write_settings(beside, finished_at=datetime.now(UTC).isoformat())
                 card = model_card(self.folder.path.name, name, self.settings, parts[0].config, result)
                 write_text(beside / "README.md", card)
             self.folder.beside(name, "state").unlink(missing_ok=True)
