@@ -101,11 +101,16 @@ def sparse_teachers(stage, teacher, sparsities, data):
 
 def teacher_metrics(stage):
     """The cut teacher's metrics by sparsity, a str, as stage 4 has measured them; {} if it did so in another way."""
+    return _measured_alike(stage).get("sparsity", {})
+
+
+def _measured_alike(stage, *more):
+    """Stage 4's result; {} if it measured in another way than this run does, or if further flags, `more`, differ."""
     before = checkpoint_settings(stage.args.teacher_model_path)
     # rows that differ in other flags are refused
-    alike = all(before.get(name) == stage.settings[name] for name in ("task_name", "max_length", *PRECISION))
+    alike = all(before.get(name) == stage.settings[name] for name in ("task_name", "max_length", *PRECISION, *more))
     alike = alike and before.get("inputs", {}).get("dev") == stage.settings["inputs"]["dev"]
-    return read_json(Path(stage.args.teacher_model_path, RESULT)).get("sparsity", {}) if alike else {}
+    return read_json(Path(stage.args.teacher_model_path, RESULT)) if alike else {}
 
 
 def spread_like(others, outputs, data, temperature):
@@ -187,8 +192,8 @@ def train_until(rung, stage, initial, sparse, data, competition):
 
 
 def trial_metrics(stage):
-    """The trial student's metrics, from the result of the stage that scored with it; {} if there is none."""
-    return read_json(Path(stage.args.teacher_model_path, RESULT)).get("student", {})
+    """The trial student's metrics, as stage 4 has measured them; {} if it is another student, or in another way."""
+    return _measured_alike(stage, "student_layer", "layer_choice", "student_sparsity").get("student", {})
 
 
 def finish_sweep(stage):

@@ -121,15 +121,22 @@ def test_a_cut_teachers_metrics_are_those_of_stage_4_if_it_has_measured_alike(wo
         folder = f"rewound{len(list(workplace.glob('rewound*')))}"
         run_rewinding.main([*flags, *more, "--output_dir", folder])
         [written] = (workplace / folder).glob("layer_dropped/*/metrics.json")
-        return [row["teacher"] for row in read(written)["sparsity"].values()]
+        trial = read(written)["trial_student"]
+        return [*(row["teacher"] for row in read(written)["sparsity"].values()), trial]
 
-    assert teachers() == [measured["sparsity"][s] for s in ("0", "90")]
+    *measured_before, trial = teachers()
+    assert trial == measured["student"]
+    assert measured_before == [measured["sparsity"][s] for s in ("0", "90")]
     # a number that no model has shows where it is from
     measured["sparsity"]["90"]["acc"] = 0.125
     path.write_text(json.dumps(measured))
     assert teachers()[1] == {"acc": 0.125}
     for other in (["--use_bf16"], ["--max_length", "8"]):
-        assert teachers(*other)[1]["acc"] != 0.125
+        _, last, trial = teachers(*other)
+        assert last["acc"] != 0.125
+        assert trial == {}
+    # the trial student's metric is not another student's
+    assert teachers("--student_layer", "1", "--teacher_model_path", str(path.parent))[1:] == [{"acc": 0.125}, {}]
     settings = read(path.with_name("args.json"))
     for change in ({"task_name": "mrpc"}, {"inputs": {}}):
         path.with_name("args.json").write_text(json.dumps({**settings, **change}))
