@@ -31,7 +31,7 @@ from models.scores import WINDOW, mask_gradients
 from models.units import CheckpointError, Units
 from utils import arguments, entry, log, processes, reading
 from utils.errors import InputError
-from utils.evaluation import evaluate, metrics_of, predict, teacher_logits_fn
+from utils.evaluation import metrics_of, predict, teacher_logits_fn, warn_of_scale
 from utils.files import has_weights, read_json, write_json
 from utils.folder import RESULT, SUBMISSION
 from utils.halving import rung_updates
@@ -68,7 +68,7 @@ class Stage(Run):
         self.machine["float32_products"] = "oneDNN" if USES_ONEDNN else "torch"
         if self.dtype and self.device.type == "cpu" and is_slower(self.dtype, *vendor_and_flags()):
             logger.warning("%s is slower than float32 on this processor, which lacks fast instructions", self.dtype)
-        torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; changes nothing on a CPU
+        torch.set_float32_matmul_precision("high" if self.device.type == "cuda" else "highest")  # TF32 on GPUs alone
 
     # load models and data
 
@@ -154,7 +154,9 @@ class Stage(Run):
     def evaluate(self, model: PrunableEncoder, examples: Any) -> Metrics:
         """The task's metrics on these examples; logs it if others keep the processors busy."""
         self.busy_processors.log()
-        return evaluate(model, examples, self.task.metric, self.args.per_device_eval_batch_size, self.dtype)
+        logits = self.predict(model, examples)
+        warn_of_scale(model, logits, examples)
+        return metrics_of(logits, examples, self.task.metric)
 
     def mask_gradients(self, model: PrunableEncoder, examples: Any, loss_fns: list[Loss]) -> list[Units]:
         """For each loss, |gradient| of every head's and neuron's mask, as models.scores.mask_gradients returns it.
@@ -280,9 +282,7 @@ class Stage(Run):
         # read its model and the test sets
         checkpoint = str(path / name)
         if not has_weights(path / name):
-            raise InputError(
-                f"{checkpoint}: its weights, which predict the test set, were deleted; --overwrite trains anew"
-            )
+            raise InputError(f"{checkpoint}: weights that predict the test set were deleted; --overwrite trains anew")
         model = self.load_model(checkpoint)
         read = reading.reader(self.args, load_tokenizer(checkpoint), self.device, model.config)
         examples = {target: read(split) for target, split in splits.items()}

@@ -179,9 +179,9 @@ def score(args, folder: Path, variant: str) -> dict[str, float]:
 
     In float32, as the stage does whatever its precision flags.
     """
-    torch.set_float32_matmul_precision("high")  # as in stage.py
     labels = find_task(args.task_name, args.data_dir).labels
     device = device_of(args)
+    torch.set_float32_matmul_precision("high" if device.type == "cuda" else "highest")  # as in stage.py
     teacher = load_model(str(folder / "teacher"), labels).to(device)
     student = load_model(str(folder / "trial"), labels).to(device)
     tokenizer = load_tokenizer(str(folder / "teacher"))

@@ -174,8 +174,8 @@ def settings(found: Iterable[Checkpoint]) -> dict[str, dict[str, list]]:
 
 def sparse_teacher(run: Path, args: dict) -> Path | None:
     """The checkpoint that a rewinding run with these settings read as its teacher, known by its content; or none."""
-    run = run.absolute()
-    beside = run / "../../../stark" / run.parent.name / run.name / "ckpt"
+    kind, name = run.absolute().parts[-2:]
+    beside = Path(*run.absolute().parts[:-3], "stark", kind, name, "ckpt")
     digest = args.get("inputs", {}).get("teacher_model_path")
     for teacher in (beside, Path(args["teacher_model_path"])):
         if (teacher / "scores.safetensors").is_file() and checkpoint_digest(teacher) == digest:

@@ -85,7 +85,7 @@ def test_the_peak_of_a_gpu_replaces_that_of_the_process(prepared, capsys):
     for variant in benchmark.VARIANTS:
         benchmark.main([*flags, "--worker", f"score/{variant}", "--folder", str(folder)])
         assert set(json.loads(capsys.readouterr().out.splitlines()[-1])) == {"seconds"}  # the GPU's memory, with one
-    assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_rates_of_products_are_of_the_shapes_and_the_faster_one_is_named(capsys, monkeypatch):

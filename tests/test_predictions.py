@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import small_config, write_task, write_vocabulary
 
 import run_distillation
@@ -16,6 +17,7 @@ from utils.errors import InputError
 from utils.metrics import METRICS
 from utils.predictions import PREDICTIONS, read_predictions, save_predictions
 from utils.readers import read_split
+from utils.submission import score_cells
 
 QUICK = ["--num_train_epochs", "2", "--learning_rate", "1e-3", "--log_interval", "4"]
 BOTH = ["--student_layer", "2", "--teacher_model_path", "teacher", "--student_model_path", "teacher"]
@@ -85,6 +87,8 @@ def test_a_file_that_is_damaged_or_other_is_named_and_none_is_none(tmp_path):
     path = tmp_path / PREDICTIONS
     columns = read_predictions(tmp_path)
     assert (columns["label"].tolist(), columns["prediction"].tolist()) == ([1, 1, 300], [1, 0, 2])
+    save_predictions(tmp_path, np.array([1, 40_000]), np.array([1, 300]))
+    assert read_predictions(tmp_path)["prediction"].tolist() == [1, 40_000]
     whole = path.read_bytes()
     for content in (whole[:-3], whole[:20], b"", b"text"):
         path.write_bytes(content)
@@ -96,3 +100,23 @@ def test_a_file_that_is_damaged_or_other_is_named_and_none_is_none(tmp_path):
     np.save(path, np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match="not a NumPy file"):
         read_predictions(tmp_path)
+
+
+@pytest.mark.parametrize(("scale", "is_warned_of"), [(1.0, False), (0.2, True)])
+def test_a_teacher_of_another_scale_is_warned_of(tmp_path, monkeypatch, caplog, scale, is_warned_of):
+    write_task(tmp_path / "datasets", "stsb")
+    monkeypatch.chdir(tmp_path)
+    labels = read_split("stsb", "datasets", "dev").labels
+    teacher = PrunableBert(small_config(num_labels=1))
+    with torch.no_grad():
+        last = teacher.cls[-1]
+        last.weight.zero_()
+        last.bias.fill_(scale * float(np.mean(labels)))
+    teacher.save_pretrained("teacher")
+    write_vocabulary(Path("teacher"))
+    run_pruning.main(["--task_name", "stsb", "--model_path", "teacher"])
+    assert ("is it of another scale?" in caplog.text) == is_warned_of
+
+
+def test_scores_of_a_far_range_are_told_apart():
+    assert score_cells(1_000_050.26) == ["1000050.3"]

@@ -5,6 +5,7 @@ teacher_logits = teacher_logits_fn(teacher, train, batch_size=32)  # batch -> (B
 in_turn = scheduled_logits_fn([sparse_logits, teacher_logits], total=1560)  # the first 780 updates, then the others
 """
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 
@@ -16,6 +17,7 @@ from utils.batches import Batch, Examples, lacks_label
 from utils.log import progress
 from utils.metrics import Metrics, compute_metrics
 
+logger = logging.getLogger("stark")
 DELAY = 3  # seconds before a progress bar appears
 
 
@@ -76,6 +78,22 @@ def evaluate(
 def metrics_of(logits: Tensor, examples: Examples, metric: str) -> Metrics:
     """Metrics of logits (N, C) in file order against the examples' labels."""
     return compute_metrics(metric, logits.cpu().numpy(), examples.labels.cpu().numpy())
+
+
+def warn_of_scale(model: nn.Module, logits: Tensor, examples: Examples) -> None:
+    """Log it if an uncut model's scores are, on average, over half a standard deviation from the labels.
+
+    Correlations do not show it, but a teacher that was trained elsewhere on another scale, such as from 0 to 1, gives
+    losses that mean nothing. Labels of classes are left alone.
+    """
+    if model.config.num_labels > 1 or int(getattr(model.config, "sparsity", 0)):
+        return
+    labels = examples.labels.double()
+    means = logits.double().mean().item(), labels.mean().item()
+    spread = labels.std(correction=0).item()
+    if abs(means[0] - means[1]) > spread / 2:
+        text = "%s: scores of %.2f on average where labels are %.2f ± %.2f: is it of another scale?"
+        logger.warning(text, model.name_or_path, *means, spread)
 
 
 def teacher_logits_fn(

@@ -15,14 +15,15 @@ COLUMNS = ("label", "prediction")
 
 
 def save_predictions(folder: Path, predictions: np.ndarray, labels: np.ndarray) -> None:
-    """Write the file into a checkpoint's folder, with 4 bytes a row for classes and 8 for scores.
+    """Write the file into a checkpoint's folder, with 4 bytes a row for classes, if there are few, and 8 for scores.
 
     Args:
         folder: of the checkpoint.
         predictions: (N,), class ids or scores.
         labels: (N,), the same.
     """
-    kind = np.float32 if labels.dtype.kind == "f" else np.int16
+    classes = np.int16 if max(labels.max(), predictions.max()) <= np.iinfo(np.int16).max else np.int32
+    kind = np.float32 if labels.dtype.kind == "f" else classes
     columns = np.empty(len(labels), [(name, kind) for name in COLUMNS])
     columns["label"] = labels
     columns["prediction"] = predictions

@@ -61,7 +61,7 @@ def class_cells(label: str, probabilities: Iterable[float]) -> list[str]:
 
 def score_cells(score: float) -> list[str]:
     """A row of a file of predictions of a regression."""
-    return [f"{score:.6g}"]
+    return [f"{score:.8g}"]
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -82,7 +82,7 @@ class Task(NamedTuple):
 
     def from_model(self, predictions: Any) -> Any:
         """An array (N,) of predicted scores on the scale of the labels; of class ids as it is."""
-        return predictions if self.labels else rescale(predictions, SCORE_RANGE, self.score_range)
+        return predictions if self.labels else rescale(predictions.astype(float), SCORE_RANGE, self.score_range)
 
     @property
     def definition(self) -> dict[str, Any]:
