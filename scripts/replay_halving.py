@@ -11,7 +11,7 @@ dense teacher, and the share of the updates that was made.
 
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from utils.arguments import Parser
 from utils.entry import entry_point
 from utils.errors import InputError
 from utils.flags import number
+from utils.folder import RunFolder
 from utils.halving import RUNGS, dropped_at, rung_updates, value_at
 from utils.paths import sparsity_of
 from utils.tables import table
@@ -36,6 +37,7 @@ class Sweep(NamedTuple):
 
     task: str
     metric: str  # that selects weights and sparsity
+    total: int  # updates of the schedule, which patience may have ended earlier
     histories: dict[int, History]  # by teacher sparsity, percent
 
 
@@ -62,20 +64,25 @@ RULES = {  # values by which students may be compared at a rung, of (history, ru
 
 
 def sweeps(roots: Sequence[Path]) -> list[Sweep]:
-    """All full sweeps below these folders.
+    """All full sweeps below these folders; those with a student in training are left out.
 
     Raises:
-        InputError: there are none, or students were trained for different numbers of updates.
+        InputError: there are none.
     """
     by_run: dict[Path, dict[int, History]] = {}
     settings = {}
     for folder, name, args, result in checkpoints(roots):
         sparsity = sparsity_of(name)
-        if sparsity is not None and args.get("halving") is None:
+        if sparsity is not None and args.get("halving") is None and not in_training(folder):
             by_run.setdefault(folder, {})[sparsity] = result["history"]
             settings[folder] = args
     found = [
-        Sweep(settings[folder]["task_name"], settings[folder]["selection_metric"], dict(sorted(histories.items())))
+        Sweep(
+            settings[folder]["task_name"],
+            settings[folder]["selection_metric"],
+            total_updates(histories.values(), settings[folder]["num_train_epochs"]),
+            dict(sorted(histories.items())),
+        )
         for folder, histories in sorted(by_run.items())
         if len(histories) > 1
     ]
@@ -84,18 +91,29 @@ def sweeps(roots: Sequence[Path]) -> list[Sweep]:
     return found
 
 
+def in_training(folder: Path) -> bool:
+    """Whether a student of this run is begun and not finished."""
+    run = RunFolder(folder)
+    return len(run.results()) < len(run.names())
+
+
+def total_updates(histories: Iterable[History], epochs: int) -> int:
+    """How many updates so many epochs take, by the longest of these histories."""
+    last = max((history[-1] for history in histories), key=lambda entry: entry["update"])
+    return round(epochs * last["update"] / last["epoch"])
+
+
 def replay(sweep: Sweep, shares: Sequence[float], rule: Callable[[History, int, str], float]) -> Outcome:
     """What halving at these shares of the updates would have given on a sweep."""
-    total = max(history[-1]["update"] for history in sweep.histories.values())
     interval = min(history[0]["update"] for history in sweep.histories.values())
-    rungs = rung_updates(shares, total, interval)
+    rungs = rung_updates(shares, sweep.total, interval)
     dropped = dropped_at(sweep.histories, rungs[:-1], sweep.metric, rule)
 
     # of those that are left to the end the best is taken, of equals the denser teacher's
     final = {s: max(entry[sweep.metric] for entry in history) for s, history in sweep.histories.items()}
     best = max(final.values())
     winner = max((s for s, rung in dropped.items() if rung is None), key=lambda s: (final[s], -s))
-    made = sum(min(rung or total, sweep.histories[s][-1]["update"]) for s, rung in dropped.items())
+    made = sum(min(rung or sweep.total, sweep.histories[s][-1]["update"]) for s, rung in dropped.items())
     full = sum(history[-1]["update"] for history in sweep.histories.values())
     return Outcome(
         is_kept=final[winner] == best,

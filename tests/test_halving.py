@@ -235,9 +235,10 @@ def test_a_replay_says_how_often_halving_keeps_the_best_and_what_it_costs(in_tmp
         for sparsity, accuracies in students.items():
             folder = Path("outputs", run, checkpoint_name(sparsity))
             folder.mkdir(parents=True)
-            evaluations = [{"update": 2 * index + 2, "acc": acc} for index, acc in enumerate(accuracies)]
+            evaluations = [{"update": 2 * i + 2, "epoch": i + 1, "acc": acc} for i, acc in enumerate(accuracies)]
             (folder / "metrics.json").write_text(json.dumps({"history": evaluations, "dev": {"acc": max(accuracies)}}))
             settings = {"task_name": "rte", "selection_metric": "acc", "lam": 0.5, "seed": 1, "student_layer": 2}
+            settings["num_train_epochs"] = 4
             (folder / "args.json").write_text(json.dumps({**settings, "model_type": "kd"}))
     replay_halving.main(["outputs", "--rungs", "0.25", "0.5"])
     header, *rows = (line.split("  ") for line in capsys.readouterr().out.splitlines())
@@ -256,6 +257,14 @@ def test_a_replay_says_how_often_halving_keeps_the_best_and_what_it_costs(in_tmp
         ("rte", ["1", "of", "1"]),
         ("all", ["1", "of", "2"]),
     ]
+    # rungs are shares of the schedule, which patience may end early; a sweep in training is not full
+    (settings.parent.parent / ".ckpt_30.state").touch()
+    for path in Path("outputs/first").glob("*/args.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "num_train_epochs": 8}))
+    replay_halving.main(["outputs", "--rungs", "0.25", "0.5"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if "best so far" in line]
+    # at update 4 two stay, at 8 one, all of which have ended there: 8 + 8 + 4 of 24
+    assert [(line[0], line[6:9], line[-2]) for line in lines] == [("rte", ["1", "of", "1"], "83")]
     for sparsity in (10, 20):
         shutil.rmtree(Path("outputs", "first", checkpoint_name(sparsity)))
     assert "outputs/first: no rewinds at several" in refused(replay_halving, capsys, "outputs/first")
