@@ -47,7 +47,7 @@ def find_files(paths: list[str]) -> dict[str, Path]:
 
     Raises:
         InputError: there is no such file or folder, a file has none of GLUE's names, two files are for one task, or
-            the checkpoint that predicted one has been replaced since.
+            one was predicted by a checkpoint that is not the best one, or has been replaced since.
     """
     by_title = {}
     for path in map(Path, paths):
@@ -69,7 +69,7 @@ def find_files(paths: list[str]) -> dict[str, Path]:
             run = RunFolder(file.parent)
             if run.names() and not run.has_current_submission():
                 raise InputError(
-                    f"{file}: not of the checkpoint beside it; the run's command with --do_test writes it anew"
+                    f"{file}: not of the best checkpoint beside it; the run's command with --do_test writes it anew"
                 )
     return {title: by_title[title] for title in ROWS if title in by_title}
 

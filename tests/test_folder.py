@@ -156,7 +156,7 @@ def test_a_submission_follows_the_checkpoint_and_the_test_set(workplace, capsys)
     assert len((TRIAL / "RTE.tsv").read_text().splitlines()) == 9
     run_distillation.main([*FLAGS, *PATHS, "--overwrite"])  # another checkpoint, and no word of the test set
     line = refusal(submission, capsys, "outputs", "--allow_missing")
-    assert f"{TRIAL}/RTE.tsv: not of the checkpoint beside it; the run's command with --do_test writes it" in line
+    assert f"{TRIAL}/RTE.tsv: not of the best checkpoint beside it; the run's command with --do_test writes it" in line
     run_distillation.main([*FLAGS, *PATHS, "--do_test"])
     assert RunFolder(TRIAL).has_current_submission()
 
@@ -272,6 +272,15 @@ def test_a_mark_left_by_a_kill_after_the_checkpoint_does_not_make_it_stale(workp
     made = weights_made(TRIAL)
     run_distillation.main([*FLAGS, *PATHS, "--overwrite"])  # the end of the command that was killed
     assert weights_made(TRIAL) == made
+
+
+def test_a_submission_file_of_a_student_that_is_no_longer_the_best_is_refused(rewind, capsys):
+    rewind("0", "--do_test")
+    submission.find_files([str(REWIND)])
+    rewind("50")
+    change(REWIND / "metrics.json", best_teacher_sparsity=50)
+    with pytest.raises(InputError, match="RTE.tsv: not of the best checkpoint beside it"):
+        submission.find_files([str(REWIND)])
 
 
 def test_files_that_no_run_has_left_are_not_replaced_unless_asked(workplace, capsys):

@@ -22,7 +22,7 @@ from typing import Any
 
 from utils.errors import InputError
 from utils.files import fingerprint, is_locked, read_json, recover, remove_part, write_json
-from utils.paths import CHECKPOINT, is_checkpoint, sparsity_of
+from utils.paths import CHECKPOINT, checkpoint_name, is_checkpoint, sparsity_of
 from utils.resume import StateFile
 from utils.settings import SETTINGS, differences, other_rows, run_id
 from utils.tasks import task_of
@@ -185,10 +185,11 @@ class RunFolder:
         return {"checkpoint": name, "result": self.identity(name), "test": fingerprint(tests)}
 
     def has_current_submission(self) -> bool:
-        """Whether the submission file was predicted by a checkpoint that has not been replaced since."""
-        record = read_json(self.path / RESULT).get(SUBMISSION) or {}
-        name = record.get("checkpoint", "")
-        return bool(name) and record["result"] == self.identity(name)
+        """Whether the submission file was predicted by the best checkpoint, and that has not been replaced since."""
+        metrics = read_json(self.path / RESULT)
+        record = metrics.get(SUBMISSION) or {}
+        name = checkpoint_name(metrics.get("best_teacher_sparsity"))
+        return record.get("checkpoint") == name and record["result"] == self.identity(name)
 
     def is_complete(self, names: list[str], submission: str | None = None) -> bool:
         """Whether the files derived from these finished checkpoints are written too, and no hidden file is left.
