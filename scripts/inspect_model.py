@@ -83,9 +83,11 @@ def parse_args(argv=None):
 
 
 def default_teacher(path: str) -> str | None:
-    """The teacher in a student's settings; None if there is none, or its folder is gone."""
-    teacher = checkpoint_settings(path).get("teacher_model_path")
-    return teacher if teacher and Path(teacher).is_dir() else None
+    """The teacher in a student's settings, uncut; None if there is none, or its folder is gone or holds another."""
+    settings = checkpoint_settings(path)
+    teacher = settings.get("teacher_model_path")
+    digest = settings.get("inputs", {}).get("teacher_model_path")
+    return teacher if teacher and Path(teacher).is_dir() and checkpoint_digest(Path(teacher)) == digest else None
 
 
 def macs(model: PrunableEncoder, length: int) -> int:

@@ -19,6 +19,7 @@ from models.units import CheckpointError, Units
 from scripts import budget, export, inspect_model
 from student import load_student
 from utils.errors import InputError
+from utils.files import checkpoint_digest
 
 MANY = {"id2label": {index: f"class {index}" for index in range(12)}}
 RTE = {"id2label": {0: "not_entailment", 1: "entailment"}}
@@ -240,6 +241,17 @@ def test_a_model_and_its_teacher_are_measured_side_by_side(exported, monkeypatch
     write_model(Path("student", "ckpt"), **RTE)
     inspect_model.main(["--model_path", "student/ckpt", "--use_cpu"])
     assert "student/onnx was exported from another checkpoint" in capsys.readouterr().out
+
+
+def test_a_models_own_teacher_is_known_by_its_content():
+    write_model(Path("teacher", "ckpt"), **MANY)
+    write_model(Path("student", "ckpt"), **RTE)
+    digest = checkpoint_digest(Path("teacher", "ckpt"))
+    settings = {"teacher_model_path": "teacher/ckpt", "inputs": {"teacher_model_path": digest}}
+    Path("student/ckpt/args.json").write_text(json.dumps(settings))
+    assert inspect_model.default_teacher("student/ckpt") == "teacher/ckpt"
+    write_model(Path("teacher", "ckpt"), **RTE)
+    assert inspect_model.default_teacher("student/ckpt") is None
 
 
 def test_models_that_cannot_be_measured_are_refused(capsys):
