@@ -39,6 +39,12 @@ case " $* " in
   *) UNLABELLED_STAGES=35 ;;
 esac
 
+# only the knowledgeable score has a lam; the others' folders do not name one
+case " $* " in
+  *" --score knowledgeable "* | *" --score=knowledgeable "*) ;;
+  *" --score "* | *" --score="*) read -r LAMS _ <<<"$LAMS" ;;
+esac
+
 # which stages, by number, know a flag; what follows it up to the next one is its value
 STAGES=
 for WORD in "$@"; do

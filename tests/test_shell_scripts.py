@@ -79,6 +79,14 @@ def test_a_chain_calls_all_stages_in_order_for_both_students(run):
     ]
 
 
+@pytest.mark.parametrize("score", [["--score", "random"], ["--score=expressive"]])
+def test_a_chain_with_a_score_without_lam_goes_through_once(run, score):
+    _, _, calls = run("run_chain.sh", "rte", *score, LAMS="0 0.5", STUDENT_SPARSITIES="")
+    assert [Path(call[0]).name for call in calls][3:] == ["run_sparsification.py", "run_rewinding.py"]
+    _, _, calls = run("run_chain.sh", "rte", "--score", "knowledgeable", LAMS="0 0.5", STUDENT_SPARSITIES="")
+    assert len(calls) == 7
+
+
 def test_a_flag_of_a_chain_goes_to_all_stages_that_know_it(run):
     known = {name: set(vars(module.parse_args([]))) - {"stage"} for name, module in STAGES.items()}
     flags = sorted(set.union(*known.values()) - NOT_IN_A_CHAIN)
