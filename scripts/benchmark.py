@@ -33,12 +33,13 @@ import run_rewinding
 from models.checkpoint import load_model
 from models.hub import read_config
 from models.losses import task_loss, teacher_loss
-from models.pruning import cut, drop_layers, sort_units
+from models.pruning import initial_student, sort_units
 from models.scores import GROUP, WINDOW, mask_gradients, normalise, random_scores
+from models.units import CheckpointError
 from scripts import product_rates
 from utils.arguments import add_student_flags, argument_parser
 from utils.cache import load_examples
-from utils.errors import InputError
+from utils.entry import entry_point
 from utils.evaluation import predict
 from utils.machine import hardware
 from utils.rows import read_columns
@@ -47,9 +48,11 @@ from utils.tokenizer import load_tokenizer
 
 EPOCHS = 10
 BATCH_SIZE = 16
-PAPER = ["--pad_to_max_length", "--no_group_by_length", "--no_teacher_cache", "--no_exact_shortcuts"]
+PAPER_SWITCHES = ("pad_to_max_length", "no_group_by_length", "no_exact_shortcuts")
+PAPER = ["--no_teacher_cache", *(f"--{name}" for name in PAPER_SWITCHES)]
 VARIANTS = ("paper", "ours")
 STAGES = ("score", "rewind")
+WITHOUT_EFFECT = ("max_eval_examples", "selection_split", "overwrite", *PAPER_SWITCHES)
 
 
 def parse_args(argv=None):
@@ -63,10 +66,9 @@ def parse_args(argv=None):
     parser.add_argument("--worker", help=argparse.SUPPRESS)  # stage/variant: make one measurement in this process
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    try:
-        find_task(args.task_name, args.data_dir)
-    except InputError as error:
-        parser.error(str(error))
+    if given := [name for name in WITHOUT_EFFECT if getattr(args, name) != parser.get_default(name)]:
+        parser.error(f"--{given[0]}: has no effect here")
+    find_task(args.task_name, args.data_dir)  # an InputError if there is none
     return args
 
 
@@ -80,11 +82,8 @@ def prepare(args, folder: Path) -> None:
     teacher.save_pretrained(folder / "teacher")
     sort_units(teacher, random_scores(teacher, args.seed))
     config.sparsity_map = {s: config.sparsity_map[s] for s in ("0", *{"50", str(args.student_sparsity or 50)})}
-    if args.student_sparsity is not None:
-        trial = cut(teacher, args.student_sparsity)
-    else:
-        trial = drop_layers(teacher, list(range(args.student_layer)))
-    trial.save_pretrained(folder / "trial")
+    student = initial_student(teacher, args.student_layer, args.student_sparsity, args.layer_choice)
+    student.save_pretrained(folder / "trial")
     teacher.save_pretrained(folder / "pruned")
     config.sparsity_map = {s: config.sparsity_map[s] for s in ("0", "50")}
     teacher.save_pretrained(folder / "stark")
@@ -133,7 +132,7 @@ def rewinds(args, folder: Path, variant: str, *flags: str) -> dict[str, dict]:
     """Run stage 5 with these flags: teacher sparsity -> result, as its metrics.json has it."""
     if args.student_sparsity is None:
         source = "teacher"
-        student = ["--student_layer", str(args.student_layer)]
+        student = ["--student_layer", str(args.student_layer), "--layer_choice", args.layer_choice]
     else:
         source = "pruned"
         student = ["--student_sparsity", str(args.student_sparsity)]
@@ -145,6 +144,8 @@ def rewinds(args, folder: Path, variant: str, *flags: str) -> dict[str, dict]:
             *("--teacher_model_path", str(folder / "stark"), "--student_model_path", str(folder / source)),
             *("--num_train_epochs", str(EPOCHS), "--num_patience_epochs", "0", "--overwrite"),
             *("--per_device_train_batch_size", str(BATCH_SIZE)),  # instead of the task's own
+            *("--per_device_eval_batch_size", str(args.per_device_eval_batch_size)),
+            *("--max_length", str(args.max_length), "--seed", str(args.seed)),
             *("--log_interval", (folder / "interval").read_text(), *student, *shared_flags(args)),
             *flags,
         ]
@@ -236,6 +237,7 @@ def measure(argv: list[str], folder: Path, worker: str, script: str = __file__) 
     return {"peak_mb": usage.ru_maxrss / 1024, **result}
 
 
+@entry_point(CheckpointError)
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)

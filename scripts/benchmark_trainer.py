@@ -24,6 +24,7 @@ import torch
 
 from models.checkpoint import load_model
 from models.losses import distillation_loss
+from models.units import CheckpointError
 from scripts import benchmark, export
 from utils.entry import entry_point
 from utils.errors import InputError
@@ -133,7 +134,7 @@ def rewind_with_trainer(args, folder: Path, grouped: bool) -> dict[str, float]:
     return {"seconds": seconds, "updates": trainer.state.global_step, "evaluations": evaluations}
 
 
-@entry_point()
+@entry_point(CheckpointError)
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     args = benchmark.parse_args(argv)

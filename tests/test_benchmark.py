@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from conftest import write_task
+from conftest import refused, write_task
 
 from models.checkpoint import load_model
 from models.losses import task_loss
@@ -39,6 +39,19 @@ def test_both_variants_make_the_same_updates_and_evaluations(prepared):
     before = path.stat().st_mtime_ns
     benchmark.rewind(args, folder, variant)
     assert path.stat().st_mtime_ns > before  # a repeat is measured anew
+
+
+def test_flags_reach_the_rewind_or_are_refused(prepared, capsys):
+    args, folder = prepared
+    benchmark.rewind(args, folder, "ours")
+    [path] = (folder / "ours").glob("*/*/args.json")
+    assert json.loads(path.read_text())["max_length"] == 32
+    capsys.readouterr()
+    data = ["--data_dir", str(folder / "data"), "--use_cpu"]
+    assert "--selection_split: has no effect here" in refused(benchmark, capsys, "--selection_split", "half")
+    assert "nowhere" in refused(benchmark, capsys, *data, "--model_path", "nowhere")
+    layers = ["--model_path", str(folder / "teacher"), "--student_layer", "9"]
+    assert "only 3 layers" in refused(benchmark, capsys, *data, *layers)
 
 
 def test_scoring_as_in_the_papers_code_gives_the_same_scores(prepared):
