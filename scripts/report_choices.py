@@ -1,5 +1,6 @@
 """Which students scripts/report.py holds against each other: of a method the best, all, or those of one sparsity."""
 
+import itertools
 import statistics
 
 from scripts import report_data as data
@@ -52,12 +53,11 @@ def points(by_seed: BySeed) -> dict[int, float]:
 
 
 def unlike(ours: BySeed, theirs: BySeed) -> str:
-    """In which settings of the recipe students of seeds that both have differ, in words; blank if in none."""
-    seeds = sorted(ours.keys() & theirs.keys())
-    first, second = ([row.recipe for seed in seeds for row in side[seed]] for side in (ours, theirs))
-    texts = []
-    for name in data.RECIPE:
-        values = [{recipe[name]: None for recipe in side if name in recipe} for side in (first, second)]
-        if all(values) and values[0].keys() != values[1].keys():
-            texts.append(f"{name} {' and '.join(map(str, values[0]))} against {' and '.join(map(str, values[1]))}")
-    return ", ".join(texts)
+    """In which settings of the recipe students of the same seed differ, in words; blank if in none."""
+    values: dict[str, tuple] = {}  # of the first seed that differs
+    for seed in sorted(ours.keys() & theirs.keys()):
+        for mine, other in itertools.product(ours[seed], theirs[seed]):
+            both = [name for name in mine.recipe if name in other.recipe]
+            apart = {name: (mine.recipe[name], other.recipe[name]) for name in both}
+            values = {name: pair for name, pair in apart.items() if pair[0] != pair[1]} | values
+    return ", ".join(f"{name} {first} against {second}" for name, (first, second) in sorted(values.items()))

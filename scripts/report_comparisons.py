@@ -150,7 +150,7 @@ def _pairs(rows: list[data.Row]) -> Iterator[Pair]:
                 yield Pair(task, student, method, choice, "random", scored[choice], random[choice])
         alone = {row.seed: [row] for row in mine if row.method == data.ALONE}
         yield Pair(task, student, data.ALONE, "", "dense", alone, dense)
-        for comparison in variants.pairs(mine, methods, dense):
+        for comparison in variants.pairs(data.trained_to_the_end(mine), methods, dense):
             yield Pair(task, student, *comparison)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import math
 import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -19,11 +20,11 @@ from utils.paths import checkpoint_name, sparsity_of
 from utils.tasks import task_of
 
 OF_TEACHERS = ("temperature", "alpha", "unlabelled_weight", "unlabelled_per_epoch")
+BATCH = ("per_device_train_batch_size", "num_grad_accum_steps")
 RECIPE = (  # what students have alike that are held against each other
     ("max_train_examples", "max_eval_examples", "max_length", "selection_split", "selection_metric")
-    + ("num_train_epochs", "num_patience_epochs", "log_interval", "per_device_train_batch_size")
-    + ("num_grad_accum_steps", "learning_rate", "lr_scheduler_type", "warmup_proportion", "weight_decay")
-    + ("max_grad_norm", "use_bf16", "use_fp16", *OF_TEACHERS)
+    + ("num_train_epochs", "num_patience_epochs", "log_interval", *BATCH, "learning_rate", "lr_scheduler_type")
+    + ("warmup_proportion", "weight_decay", "max_grad_norm", "use_bf16", "use_fp16", *OF_TEACHERS)
 )
 SETTINGS = ("seed", "model_path", *RECIPE, "unlabelled", "score_split", "halving", "num_processes") + (
     "hardware",
@@ -67,7 +68,7 @@ class Row:
     dropped_at: int | None  # the update at which --halving ended its training
     parameters: int | None  # of this model; None where config.json is gone
     macs: int | None  # for an example of report_costs.LENGTH tokens
-    recipe: dict[str, Any]  # of RECIPE, the settings that it was trained with
+    recipe: dict[str, Any]  # RECIPE's settings that it was trained with, BATCH as examples_per_update
     folder: str
 
     @property
@@ -147,7 +148,8 @@ def _check_definitions(found: list[Checkpoint]) -> None:
 def with_dense_ends(rows: list[Row]) -> list[Row]:
     """The rows, and for each method without one at 0 % another method's: whatever sorted it, that teacher is dense."""
     swept = [row for row in rows if row.is_swept]
-    dense = {(row.task, row.student, row.seed): row for row in swept if row.teacher_sparsity == 0}
+    whole = [row for row in trained_to_the_end(swept) if row.teacher_sparsity == 0]
+    dense = {(row.task, row.student, row.seed): row for row in whole}
     there = {(row.task, row.student, row.seed, row.method) for row in swept if row.teacher_sparsity == 0}
     lacking = dict.fromkeys((row.task, row.student, row.seed, row.method) for row in swept).keys() - there
     return rows + [replace(dense[key[:3]], method=key[3]) for key in sorted(lacking) if key[:3] in dense]
@@ -218,7 +220,9 @@ def _row(folder: Path, name: str, args: dict[str, Any], metrics: dict[str, Any])
 
 def _recipe(args: dict[str, Any]) -> dict[str, Any]:
     is_alone = args.get("model_type") == "ft"
-    return {name: args[name] for name in RECIPE if name in args and not (is_alone and name in OF_TEACHERS)}
+    recipe = {name: args[name] for name in RECIPE if name in args and not (is_alone and name in OF_TEACHERS)}
+    per_update = math.prod(recipe.pop(name, 1) for name in BATCH) * args.get("num_processes", 1)
+    return {**recipe, "examples_per_update": per_update}
 
 
 def _method(name: str, args: dict[str, Any], metrics: dict[str, Any]) -> str:

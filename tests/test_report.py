@@ -211,6 +211,39 @@ def test_students_whose_training_differs_are_marked_and_the_conclusion_says_so(o
     assert table.notes[0] == f"† RTE, 2 layers, lam 0.5 and dense: not trained alike, {apart}."
     assert f"were not trained alike: {apart} on RTE." in conclusion(rows)[1]
     assert "trained alike" not in conclusion(rows_of(outputs))[1]
+    crossed = [
+        replace(row, recipe={"num_train_epochs": 3 if (row.method == data.TRIAL) == (row.seed == 1) else 10})
+        for row in rows_of(outputs)
+    ]
+    assert (
+        "not trained alike, num_train_epochs 10 against 3" in comparisons.comparison_table(crossed, True, {}).notes[0]
+    )
+
+
+def test_batches_are_compared_by_examples_an_update(outputs):
+    for path in outputs.glob("*/*/*/*/args.json"):
+        many = (
+            {"per_device_train_batch_size": 16}
+            if "distil" in path.parts
+            else {"per_device_train_batch_size": 4, "num_processes": 4}
+        )
+        path.write_text(json.dumps({**json.loads(path.read_text()), **many}))
+    rows = rows_of(outputs)
+    assert {row.recipe["examples_per_update"] for row in rows if row.student} == {16}
+    assert "trained alike" not in conclusion(rows)[1]
+
+
+def test_students_that_halving_dropped_are_lent_to_no_method_and_held_against_none(outputs):
+    rows = rows_of(outputs)
+    dropped = [replace(row, dropped_at=3) if row.teacher_sparsity == 0 else row for row in rows]
+    other = [replace(row, method="lam 1") for row in rows if row.teacher_sparsity == 60]
+    assert not [
+        row for row in data.with_dense_ends(dropped + other) if (row.method, row.teacher_sparsity) == ("lam 1", 0)
+    ]
+    spread = [
+        replace(row, method="lam 0.5, x", variant="x", dropped_at=3) for row in rows if row.teacher_sparsity == 60
+    ]
+    assert not [line for line in comparisons.comparison_table(rows + spread, True, {}).lines if "x" in line[2]]
 
 
 def test_means_are_of_sparsities_that_all_seeds_and_both_methods_have(outputs):
@@ -682,7 +715,7 @@ def test_a_row_says_how_its_number_was_made(tmp_path):
         },
         **{"seconds": 1.0, "rows": 21, "commoner_share": 0.5, "only_answer": "entailment"},
         **{"diverged": "so", "dropped_at": None},
-        **{"parameters": None, "macs": None, "recipe": {"selection_split": "half"}},
+        **{"parameters": None, "macs": None, "recipe": {"selection_split": "half", "examples_per_update": 1}},
         folder=str(tmp_path / "kd_3-last_rte_random"),
     )
 
