@@ -30,7 +30,7 @@ from utils.folder import RunFolder, State
 from utils.machine import hardware, versions
 from utils.paths import CHECKPOINT, checkpoint_name, is_checkpoint
 from utils.resume import StateFile
-from utils.settings import run_id
+from utils.settings import FINISHED_AT, run_id
 
 CHANGES = ("replace", "rename", "unlink", "remove", "rmdir")  # functions of os
 STATUS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}  # of a process that was stopped
@@ -229,7 +229,7 @@ def saved(folder: Path, undisturbed: Path, before: dict[Path, int], overwritten:
         run = RunFolder(folder / run_folder)
         path = run_folder / name
         state_file = run.beside(name, "state")
-        is_overwriting = any(run.is_being_overwritten(other, settings) for other in overwritten)
+        is_overwriting = any(run.is_being_overwritten([other], settings) for other in overwritten)
         if run.state(name, settings) in (State.FINISHED, State.DIVERGED):
             # finished, and not about to be overwritten by the command
             is_new = made.get(path) != before.get(path)
@@ -289,7 +289,7 @@ def hidden(folder: Path) -> set[Path]:
 
 def _settings(folder: Path) -> Iterator[tuple[Path, str, dict[str, Any]]]:
     """Run folder, name and settings of every finished checkpoint."""
-    machine = {*versions(), *hardware("cpu"), "float32_products"}  # entries of args.json that are no settings
+    machine = {*versions(), *hardware("cpu"), "float32_products", FINISHED_AT}  # in args.json, but no settings
     for path in sorted((folder / "outputs").rglob("metrics.json")):
         if is_checkpoint(path.parent.name):
             run_folder = path.parent.parent

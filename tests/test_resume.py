@@ -107,7 +107,7 @@ def test_a_flag_that_an_update_of_the_code_adds_leaves_a_state_its_runs(tmp_path
     assert run_id(before) == run_id(now) != run_id({**before, "match_spread": 30})
 
 
-def test_a_state_belongs_to_the_run_that_wrote_it(tmp_path):
+def test_a_state_belongs_to_the_run_that_wrote_it(tmp_path, caplog):
     path = tmp_path / ".ckpt.state"
     cpu = torch.device("cpu")
     assert StateFile.run_id_of(path) is None
@@ -116,6 +116,7 @@ def test_a_state_belongs_to_the_run_that_wrote_it(tmp_path):
     torch.manual_seed(5)
     before = torch.get_rng_state()
     assert StateFile(path, run_id="another").load(cpu) is None
+    assert "of another run or version of the code, so training begins anew" in caplog.text
     assert StateFile(path).load(cpu) is None
     assert torch.equal(torch.get_rng_state(), before)  # which another run's state would have changed
     assert torch.equal(StateFile(path, run_id="one").load(cpu)["weight"], torch.ones(3))

@@ -50,6 +50,7 @@ def change(path: Path, **changes) -> None:
 def test_an_undisturbed_run_passes_all_checks(folders):
     undisturbed, stopped = folders
     change(stopped / CHECKPOINT / "metrics.json", train_seconds=99)
+    change(stopped / CHECKPOINT / "args.json", finished_at="at another time")
     metrics = stopped / RUN / "metrics.json"
     submission = json.loads(metrics.read_text())["submission"]
     change(metrics, submission={**submission, "result": stops.RunFolder(stopped / RUN).identity("ckpt")})

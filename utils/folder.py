@@ -127,11 +127,6 @@ class RunFolder:
         """Whether another process is writing this checkpoint."""
         return is_locked(self.beside(name, "lock"))
 
-    def is_foreign(self, name: str) -> bool:
-        """Whether a checkpoint's folder holds files, but no result: no run of these scripts has left it so."""
-        folder = self.path / name
-        return folder.is_dir() and not (folder / RESULT).is_file() and any(folder.iterdir())
-
     def conflicts(self, settings: dict[str, Any]) -> list[str]:
         """How the first checkpoint with other settings differs from these, in words; [] if there is none."""
         for name in self.names():
@@ -152,6 +147,8 @@ class RunFolder:
             before = self._stale_record(name).get("settings") or run_settings
         elif self.result(name):
             before = self.settings(name)
+        elif (self.path / name).is_dir() and any((self.path / name).iterdir()):
+            return [f"{name} holds files but no {RESULT}, as no run leaves it"]
         elif not state_file.exists() or _run_id_of(state_file) == run_id(settings):
             return []
         else:
@@ -232,10 +229,10 @@ class RunFolder:
 
 
 def _run_id_of(state_file: Path) -> str | None:
-    """The run_id in a state file; None if the file is damaged, an error that its own run raises on resuming."""
+    """The run_id in a state file; None if it was removed just now, or cannot be read, which its own run says."""
     try:
         return StateFile.run_id_of(state_file)
-    except InputError:
+    except (InputError, OSError):
         return None
 
 

@@ -3,6 +3,7 @@
 Only what torch's weights-only loader accepts is written: tensors, numbers, strings, and lists and dicts of them.
 """
 
+import logging
 import random
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from utils import processes
 from utils.errors import InputError
 from utils.files import written_beside
 
+logger = logging.getLogger("stark")
 SAVE_SECONDS = 60.0  # minimal time between saves, if no interval is given
 
 
@@ -75,12 +77,15 @@ class StateFile:
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """The saved state with its tensors on the device, after restoring the random states.
 
-        None if there is no file, or another run wrote it.
+        None if there is no file, or another run wrote it, which is logged.
 
         Raises:
             InputError: the file is damaged, or was written by another number of processes.
         """
-        if self.run_id_of(self.path) != self.run_id:
+        found = self.run_id_of(self.path)
+        if found != self.run_id:
+            if found is not None:
+                logger.warning("%s: of another run or version of the code, so training begins anew", self.path)
             return None
         state = _read(self.path, map_location=device)
         random_states = state.pop("random")

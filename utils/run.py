@@ -26,7 +26,7 @@ from utils.folder import RESULT, SUBMISSION, RunFolder, State, refuse_other_rows
 from utils.machine import BusyProcessors, hardware, versions
 from utils.paths import CHECKPOINT, script_name
 from utils.seeds import set_seed
-from utils.settings import SETTINGS, differences, settings
+from utils.settings import FINISHED_AT, SETTINGS, differences, settings
 from utils.tables import diverged_of, footnotes, table
 from utils.tasks import find_task
 from utils.trackers import Tracker
@@ -47,8 +47,8 @@ class Run:
         """Seed the run, choose its device, start its log and check its folder; writes nothing.
 
         Raises:
-            InputError: the folder holds a run with other settings, or a checkpoint that the run reads was selected on
-                other rows of dev.
+            InputError: the folder holds a run with other settings, or files that no run has left, or a checkpoint that
+                the run reads was selected on other rows of dev.
         """
         self.args = args
         self.task = find_task(args.task_name, args.data_dir)
@@ -78,12 +78,6 @@ class Run:
         self._refuse_other_settings()
 
     def _refuse_other_settings(self) -> None:
-        foreign = [name for name in self.folder.names() if self.folder.is_foreign(name)]
-        if foreign and not self.args.overwrite:
-            raise InputError(
-                f"{self.folder.path / foreign[0]}: files without a {RESULT}, expected a checkpoint of {self.script} or "
-                "nothing; --overwrite replaces them"
-            )
         changes = self.folder.conflicts(self.settings)
         if changes and not self.args.overwrite:
             raise InputError(
@@ -167,7 +161,7 @@ class Run:
                 if write:
                     write(beside)
                 write_json(beside / RESULT, result)
-                self._write_settings(beside, finished_at=datetime.now(UTC).isoformat())
+                self._write_settings(beside, **{FINISHED_AT: datetime.now(UTC).isoformat()})
                 card = model_card(self.folder.path.name, name, self.settings, parts[0].config, result)
                 write_text(beside / "README.md", card)
             self.folder.beside(name, "state").unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from utils.rows import listed
 from utils.tasks import find_task, split_path
 
 SETTINGS = "args.json"
+FINISHED_AT = "finished_at"  # its entry that tells a checkpoint from the same one made again
 # flags without influence on a result, or only on which part of it is computed
 WITHOUT_EFFECT = {"data_dir", "debug", "do_distil", "do_rewind", "do_test", "do_train", "output_dir", "overwrite"}
 WITHOUT_EFFECT |= {"report_to", "save_interval", "teacher_sparsity"}
