@@ -49,7 +49,7 @@ def distil(stage, args):
         return
 
     # train the student, by default from the teacher's logits on the training set, cached so that its memory is free
-    teacher_metrics = stage.evaluate(teacher, data.dev_report)
+    teacher_metrics = stage.evaluate(teacher, data.dev_report, is_teacher=True)
     if args.model_type == "ft":
         result = stage.train("ckpt", student, data, task_loss)
     else:

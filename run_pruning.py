@@ -46,7 +46,7 @@ def prune(stage, args):
 
     # best units first; cutting takes them from the end
     sort_units(model, expressive)
-    by_sparsity = {s: stage.evaluate(smaller, data.dev_report) for s, smaller in cut_ever_deeper(model)}
+    by_sparsity = {s: stage.evaluate(cut, data.dev_report, is_teacher=True) for s, cut in cut_ever_deeper(model)}
 
     # save the sorted model with its scores
     result = {"sparsity": by_sparsity, "task_loss_per_dev_batch": group_means(losses)}

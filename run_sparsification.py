@@ -59,7 +59,7 @@ def sparsify(stage, args):
 
     # best units first; cutting takes them from the end
     sort_units(teacher, scores[args.score])
-    by_sparsity = {s: stage.evaluate(smaller, data.dev_report) for s, smaller in cut_ever_deeper(teacher)}
+    by_sparsity = {s: stage.evaluate(cut, data.dev_report, is_teacher=True) for s, cut in cut_ever_deeper(teacher)}
 
     # save the sorted teacher with its scores
     losses = distillation_loss(student_logits, teacher_logits, examples, args.temperature, args.alpha)

@@ -131,8 +131,7 @@ class Stage(Run):
         self.tokenizer = load_tokenizer(*filter(None, paths))
         configs = [model.config for model in models]
         data = reading.load_data(self.args, self.tokenizer, self.device, *configs, train=train)
-        # rows and commoner class, which stand beside the metrics
-        self.facts = baseline(data.dev_report.labels.cpu().numpy(), self.task.labels)
+        self.facts = baseline(data.dev_report.labels.cpu().numpy(), self.task.labels)  # stand beside the metrics
         if data.unlabelled is not None:
             self.facts["unlabelled_rows"] = len(data.unlabelled)
         return data
@@ -151,11 +150,12 @@ class Stage(Run):
         """Logits (N, C) of all examples in file order, in the precision that the flags ask for or in float32."""
         return predict(model, examples, self.args.per_device_eval_batch_size, None if in_float32 else self.dtype)
 
-    def evaluate(self, model: PrunableEncoder, examples: Any) -> Metrics:
-        """The task's metrics on these examples; logs it if others keep the processors busy."""
+    def evaluate(self, model: PrunableEncoder, examples: Any, is_teacher: bool = False) -> Metrics:
+        """The task's metrics on these examples; logs it if the processors are busy, or a teacher off scale."""
         self.busy_processors.log()
         logits = self.predict(model, examples)
-        warn_of_scale(model, logits, examples)
+        if is_teacher:
+            warn_of_scale(model, logits, examples)
         return metrics_of(logits, examples, self.task.metric)
 
     def mask_gradients(self, model: PrunableEncoder, examples: Any, loss_fns: list[Loss]) -> list[Units]:

@@ -37,7 +37,7 @@ from models.pruning import initial_student, sort_units
 from models.scores import GROUP, WINDOW, mask_gradients, normalise, random_scores
 from models.units import CheckpointError
 from scripts import product_rates
-from utils.arguments import add_student_flags, argument_parser
+from utils import arguments
 from utils.cache import load_examples
 from utils.entry import entry_point
 from utils.evaluation import predict
@@ -56,8 +56,8 @@ WITHOUT_EFFECT = ("max_eval_examples", "selection_split", "overwrite", *PAPER_SW
 
 
 def parse_args(argv=None):
-    parser = argument_parser(__doc__, "benchmark", model_types=("kd",))
-    add_student_flags(parser)
+    parser = arguments.argument_parser(__doc__, "benchmark", model_types=("kd",))
+    arguments.add_student_flags(parser)
     parser.add_argument("--model_path", default="bert-base-uncased", help="any BERT (default bert-base-uncased)")
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU if there is one")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="what to time (default both)")
@@ -65,10 +65,9 @@ def parse_args(argv=None):
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each variant (default 3)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)  # stage/variant: make one measurement in this process
     parser.add_argument("--folder", help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
+    args = arguments.parse(parser, argv)
     if given := [name for name in WITHOUT_EFFECT if getattr(args, name) != parser.get_default(name)]:
         parser.error(f"--{given[0]}: has no effect here")
-    find_task(args.task_name, args.data_dir)  # an InputError if there is none
     return args
 
 

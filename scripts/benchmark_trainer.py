@@ -142,6 +142,8 @@ def main(argv=None):
         raise InputError("accelerate is missing, which transformers' Trainer needs: pip install accelerate")
     if args.student_sparsity is not None:
         raise InputError("--student_sparsity: transformers has no class for cut students, expected --student_layer")
+    if args.compile or args.stages != benchmark.STAGES:
+        raise InputError(f"--{'compile' if args.compile else 'stages'}: has no effect here")
 
     # a worker makes one measurement and prints it
     if args.worker:

@@ -48,7 +48,8 @@ def test_flags_reach_the_rewind_or_are_refused(prepared, capsys):
     assert json.loads(path.read_text())["max_length"] == 32
     capsys.readouterr()
     data = ["--data_dir", str(folder / "data"), "--use_cpu"]
-    assert "--selection_split: has no effect here" in refused(benchmark, capsys, "--selection_split", "half")
+    assert "--selection_split: has no effect here" in refused(benchmark, capsys, *data, "--selection_split", "half")
+    assert "--compile: has no effect" in refused(benchmark_trainer, capsys, *data, "--compile")
     assert "nowhere" in refused(benchmark, capsys, *data, "--model_path", "nowhere")
     layers = ["--model_path", str(folder / "teacher"), "--student_layer", "9"]
     assert "only 3 layers" in refused(benchmark, capsys, *data, *layers)

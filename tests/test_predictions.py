@@ -116,6 +116,9 @@ def test_a_teacher_of_another_scale_is_warned_of(tmp_path, monkeypatch, caplog, 
     write_vocabulary(Path("teacher"))
     run_pruning.main(["--task_name", "stsb", "--model_path", "teacher"])
     assert ("is it of another scale?" in caplog.text) == is_warned_of
+    caplog.clear()
+    run_finetuning.main(["--task_name", "stsb", "--model_path", "teacher", *QUICK])  # which begins off scale
+    assert "of another scale" not in caplog.text
 
 
 def test_scores_of_a_far_range_are_told_apart():

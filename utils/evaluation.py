@@ -81,7 +81,7 @@ def metrics_of(logits: Tensor, examples: Examples, metric: str) -> Metrics:
 
 
 def warn_of_scale(model: nn.Module, logits: Tensor, examples: Examples) -> None:
-    """Log it if an uncut model's scores are, on average, over half a standard deviation from the labels.
+    """Log it if an uncut teacher's scores are, on average, over half a standard deviation from the labels.
 
     Correlations do not show it, but a teacher that was trained elsewhere on another scale, such as from 0 to 1, gives
     losses that mean nothing. Labels of classes are left alone.
