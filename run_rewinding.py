@@ -167,9 +167,11 @@ def rewind(stage, args, sparsities):
     # one student for each sparse teacher; with --halving all pause at each rung, and the better half goes on
     competition = Competition(stage.folder, stage.settings, args.halving or (), rungs)
     for rung in rungs:
+        dropped = competition.dropped(before=rung)
         for sparse in teachers:
-            if not stage.is_trained(paths.checkpoint_name(sparse.sparsity)):
-                train_until(rung, stage, initial, sparse, data, competition)
+            name = paths.checkpoint_name(sparse.sparsity)
+            if not stage.is_trained(name):
+                train_until(rung, stage, initial, sparse, data, dropped.get(name), is_end=rung == rungs[-1])
         if competition.waits_at(rung):
             return False
         if stage.runs_teacher:
@@ -177,16 +179,15 @@ def rewind(stage, args, sparsities):
     return True
 
 
-def train_until(rung, stage, initial, sparse, data, competition):
+def train_until(rung, stage, initial, sparse, data, dropped_at, is_end):
     """Train a student to a rung, and save it if that is its end, or if it was dropped at an earlier one."""
     name = paths.checkpoint_name(sparse.sparsity)
-    dropped_at = competition.dropped_at(name, before=rung)
     student = stage.to_device(copy.deepcopy(initial))  # again, since a copy is not compiled
     with stage.distillation_loss(student, sparse.outputs) as loss_fn:
         result = stage.train(name, student, data, loss_fn, pause_at=dropped_at or rung)
 
     # those that go on from this rung are saved later
-    if dropped_at or result.diverged or result.updates < rung or rung == competition.rungs[-1]:
+    if dropped_at or result.diverged or result.updates < rung or is_end:
         result = {**sparse.result, **result._asdict(), "dropped_at": dropped_at}
         stage.save_trained(name, student, data.dev_report, result)
 

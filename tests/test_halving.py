@@ -64,8 +64,7 @@ def test_a_student_is_dropped_at_rungs_before_the_one_that_it_trains_to(tmp_path
         (folder / "args.json").write_text(json.dumps(settings))
         (folder / "metrics.json").write_text(json.dumps({"history": evaluations}))
     competition = Competition(RunFolder(tmp_path), settings, [0, 10], [10, 20, 40])
-    assert [competition.dropped_at("ckpt_10", before=rung) for rung in (10, 20, 40)] == [None, 10, 10]
-    assert [competition.dropped_at("ckpt_0", before=rung) for rung in (10, 20, 40)] == [None, None, None]
+    assert [competition.dropped(before=rung) for rung in (10, 20, 40)] == [{}, {"ckpt_10": 10}, {"ckpt_10": 10}]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
     rungs = rung_updates((0.125, 0.25, 0.5), total=1560, interval=15)       # [195, 390, 780, 1560]
     dropped_at({0: history, 10: history, ...}, rungs, "acc")                # {0: None, 10: 195, ...}
-    Competition(folder, settings, [0, 10, ...], rungs).dropped_at("ckpt_10", before=390)   # from what is on the disk
+    Competition(folder, settings, [0, 10, ...], rungs).dropped(before=390)["ckpt_10"]      # from what is on the disk
 
 Each student trains on the schedule of the full run, so that those that are not dropped end as they would have anyway.
 Jamieson and Talwalkar 2016, "Non-stochastic best arm identification and hyperparameter optimization".
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from utils import processes
 from utils.folder import RunFolder
-from utils.paths import checkpoint_name, sparsity_of
+from utils.paths import checkpoint_name
 
 logger = logging.getLogger("stark")
 
@@ -77,14 +77,14 @@ class Competition(NamedTuple):
     sparsities: Sequence[int]  # of all teachers, percent; none without --halving
     rungs: Sequence[int]  # updates, the last of which is the end
 
-    def dropped_at(self, name: str, before: int) -> int | None:
-        """The rung before this update, all of which have been reached, at which a student was dropped, or None."""
+    def dropped(self, before: int) -> dict[str, int]:
+        """Checkpoint -> the rung before this update at which its student was dropped; all have reached these rungs."""
         rungs = [rung for rung in self.rungs if rung < before]
         dropped: dict[int, int | None] = {}
-        if processes.is_main() and self.sparsities:
+        if processes.is_main() and self.sparsities and rungs:
             histories = {s: self.folder.history(checkpoint_name(s), self.settings) for s in self.sparsities}
             dropped = dropped_at(histories, rungs, self.settings["selection_metric"])
-        return processes.broadcast(dropped.get(sparsity_of(name)))
+        return processes.broadcast({checkpoint_name(s): rung for s, rung in dropped.items() if rung is not None})
 
     def waits_at(self, rung: int) -> bool:
         """Whether students of other commands have not reached this rung yet, which is logged; at the last none wait."""
