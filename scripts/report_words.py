@@ -35,11 +35,13 @@ def conclusion(rows: list[data.Row]) -> tuple[str, str]:
     seeds = [verdict.best.seeds for verdict in found]
     over = f"over {'-'.join(map(str, dict.fromkeys((min(seeds), max(seeds)))))} seeds, " if max(seeds) > 1 else ""
     scored = [row for row in rows if row.method in methods_of(rows) and row.method != "random"]
-    count = len({(row.teacher_sparsity and row.method, row.teacher_sparsity) for row in scored})
-    teacher = f"the best of {count} sparse teachers" if count > 1 else "the sparse teacher"
-    if count > 1 and {row.selected_on for row in scored} != {"half of dev"}:
+    count = len({(row.method, row.teacher_sparsity) for row in scored if row.teacher_sparsity})
+    has_dense = any(row.teacher_sparsity == 0 for row in scored)
+    sparse = f"{count} sparse teacher{'s' * (count > 1)}{' and the dense one' * has_dense}"
+    teacher = f"the best of {sparse}" if count + has_dense > 1 else "the sparse teacher"
+    if count + has_dense > 1 and {row.selected_on for row in scored} != {"half of dev"}:
         teacher += ", picked on the rows reported, which flatters it,"
-    differences = f"students of {teacher} differ from those of the dense one by {_differences(found)}"
+    differences = f"students of {teacher} differ from the dense one's by {_differences(found)}"
     return f"{_outcome(found, max(seeds))}: {over}{differences}.", _limits(found)
 
 

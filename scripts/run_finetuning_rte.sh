@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 TASKS="rte"
 DATA_DIR=${DATA_DIR:-datasets} # holds the tasks' folders; may be set from outside
-MODEL_PATH=bert-base-uncased # or a folder with config.json, model.safetensors, vocab.txt, tokenizer_config.json
+MODEL_PATH=${MODEL_PATH:-bert-base-uncased} # or a folder with config.json, model.safetensors, vocab.txt, tokenizer_config.json
 LOG_INTERVAL=10
 
 for TASK in $TASKS; do

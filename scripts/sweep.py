@@ -57,7 +57,7 @@ def parse_args(argv=None):
     parser = Parser(__doc__)
     add = parser.add_argument_group("grid").add_argument
     add("--task_name", nargs="+", default=["rte"], help="GLUE's or own tasks (default rte)")
-    add("--student_layer", nargs="*", type=number(int, 1), default=[], help="layer-dropped students (default none)")
+    add("--student_layer", nargs="*", type=number(int, 1), default=[], help="layer-dropped students (default 4 alone)")
     add("--layer_choice", nargs="+", type=layer_choice, default=["first"], help="what these keep (default first)")
     add("--student_sparsity", nargs="*", **SPARSITY, default=[], help="parameter-pruned students (default none)")
     text = "shares of expressiveness in the knowledgeable score (default 0.5)"
@@ -112,7 +112,7 @@ def add_machine_flags(parser: Parser) -> None:
     add("--jobs", type=number(int, 1), help="at once (default as many as there is room for; on Slurm 1)")
     add("--partition", help="of Slurm (default the cluster's)")
     add("--timeout_min", type=number(int, 1), default=24 * 60, help="minutes a cell may take (default a day)")
-    add("--gpus_per_job", type=number(int, 0), default=None, help="(default 1, or 0 where there is none)")
+    add("--gpus_per_job", type=number(int, 0), default=None, help="(default 1; 0 on a machine without)")
     add(
         "--cpus_per_job",
         type=number(int, 1),
