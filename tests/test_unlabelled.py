@@ -392,7 +392,7 @@ def test_both_stages_that_distil_take_it_and_say_so(workplace, capsys):
     found = report_data.settings(report_data.checkpoints([workplace / "outputs"]))
     assert found["rte"]["unlabelled"] == [[path], None]
     lines = report_tables.settings_table(found).lines
-    assert ("unlabelled", "text.jsonl") in lines
+    assert ("unlabelled", "text.jsonl, not given") in lines
 
 
 def test_two_processes_read_the_same_rows(workplace):

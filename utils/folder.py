@@ -147,7 +147,7 @@ class RunFolder:
             before = self._stale_record(name).get("settings") or run_settings
         elif self.result(name):
             before = self.settings(name)
-        elif (self.path / name).is_dir() and any((self.path / name).iterdir()):
+        elif _holds_files_alone(self.path / name):
             return [f"{name} holds files but no {RESULT}, as no run leaves it"]
         elif not state_file.exists() or _run_id_of(state_file) == run_id(settings):
             return []
@@ -226,6 +226,11 @@ class RunFolder:
         """A digest of a checkpoint's settings and result; one made again differs in the time of its end."""
         files = [self.path / name / file for file in (SETTINGS, RESULT)]
         return fingerprint(path for path in files if path.is_file())
+
+
+def _holds_files_alone(checkpoint: Path) -> bool:
+    """Whether a checkpoint's folder holds files, but no metrics.json."""
+    return checkpoint.is_dir() and not (checkpoint / RESULT).is_file() and any(checkpoint.iterdir())
 
 
 def _run_id_of(state_file: Path) -> str | None:
