@@ -229,7 +229,7 @@ def saved(folder: Path, undisturbed: Path, before: dict[Path, int], overwritten:
         run = RunFolder(folder / run_folder)
         path = run_folder / name
         state_file = run.beside(name, "state")
-        is_overwriting = any(run.is_being_overwritten([other], settings) for other in overwritten)
+        is_overwriting = bool(overwritten) and run.is_being_overwritten(list(overwritten), settings)
         if run.state(name, settings) in (State.FINISHED, State.DIVERGED):
             # finished, and not about to be overwritten by the command
             is_new = made.get(path) != before.get(path)

@@ -57,7 +57,7 @@ def parse_args(argv=None):
     parser = Parser(__doc__)
     add = parser.add_argument_group("grid").add_argument
     add("--task_name", nargs="+", default=["rte"], help="GLUE's or own tasks (default rte)")
-    add("--student_layer", nargs="*", type=number(int, 1), default=[], help="layer-dropped students (default 4 alone)")
+    add("--student_layer", nargs="*", type=number(int, 1), default=[], help="layer-dropped (default 4 if none named)")
     add("--layer_choice", nargs="+", type=layer_choice, default=["first"], help="what these keep (default first)")
     add("--student_sparsity", nargs="*", **SPARSITY, default=[], help="parameter-pruned students (default none)")
     text = "shares of expressiveness in the knowledgeable score (default 0.5)"
@@ -112,7 +112,7 @@ def add_machine_flags(parser: Parser) -> None:
     add("--jobs", type=number(int, 1), help="at once (default as many as there is room for; on Slurm 1)")
     add("--partition", help="of Slurm (default the cluster's)")
     add("--timeout_min", type=number(int, 1), default=24 * 60, help="minutes a cell may take (default a day)")
-    add("--gpus_per_job", type=number(int, 0), default=None, help="(default 1; 0 on a machine without)")
+    add("--gpus_per_job", type=number(int, 0), default=None, help="(default 1; 0 on this machine if it has none)")
     add(
         "--cpus_per_job",
         type=number(int, 1),
@@ -196,11 +196,11 @@ def _update_from_folder(cell: Cell) -> None:
         cell.reason = f": {diverged}" if diverged else ""
         return
 
-    # refused if anything in the folder was made with other arguments, unless it may be overwritten
-    changes = folder.conflicts(cell.settings)
-    if changes and not cell.settings["overwrite"]:
+    # refused if anything in the folder was made otherwise, unless it may be overwritten
+    conflict = folder.conflict(cell.settings)
+    if conflict and not cell.settings["overwrite"]:
         cell.state = REFUSED
-        cell.reason = f": made with other arguments: {'; '.join(changes)}; move it away, or --flags=--overwrite"
+        cell.reason = f": holds {conflict}; move it away, or --flags=--overwrite"
     else:
         cell.state = WAITING
 

@@ -287,11 +287,21 @@ def test_files_that_no_run_has_left_are_not_replaced_unless_asked(workplace, cap
     (TRIAL / "ckpt").mkdir(parents=True)
     (TRIAL / "ckpt" / "pytorch_model.bin").write_text("somebody's")
     message = refusal(run_distillation, capsys, *FLAGS, *PATHS)
-    assert "ckpt holds files but no metrics.json, as no run leaves it; --overwrite starts afresh" in message
+    assert "holds ckpt with files that no run has left (no metrics.json), which would be deleted; --over" in message
     assert (TRIAL / "ckpt" / "pytorch_model.bin").read_text() == "somebody's"
     run_distillation.main([*FLAGS, *PATHS, "--overwrite"])
     assert not (TRIAL / "ckpt" / "pytorch_model.bin").exists()
     assert read(TRIAL / "ckpt" / "metrics.json")["dev"]
+
+
+def test_overwriting_one_sparsity_gives_no_leave_to_replace_what_lies_at_another(rewind, capsys):
+    (REWIND / "ckpt_50").mkdir(parents=True)
+    (REWIND / "ckpt_50" / "notes.txt").touch()
+    rewind("0", "--overwrite")
+    with pytest.raises(SystemExit):
+        rewind("0", "50")
+    assert "holds ckpt_50 with files that no run has left" in capsys.readouterr().err
+    assert (REWIND / "ckpt_50" / "notes.txt").exists()
 
 
 def test_a_checkpoint_made_again_within_the_same_time_is_another(workplace, monkeypatch):

@@ -196,8 +196,8 @@ def test_a_cell_made_with_other_arguments_is_refused_and_the_others_go_on(made, 
     assert swept("--task_name", "rte", "stsb") == 2
     captured = capsys.readouterr()
     assert captured.err == (
-        "refused: outputs/seed_776/finetune/ft_rte: made with other arguments: --learning_rate 3e-05, now 0.001; "
-        "--num_train_epochs 2, now 1; move it away, or --flags=--overwrite\n"
+        "refused: outputs/seed_776/finetune/ft_rte: holds a run with other arguments: --learning_rate 3e-05, now "
+        "0.001; --num_train_epochs 2, now 1; move it away, or --flags=--overwrite\n"
     )
     counts = [row.split()[1:] for row in captured.out.splitlines()[-5:]]  # done ... refused, left out
     assert [(row[0], row[-2], row[-1]) for row in counts] == [("1", "1", "0"), ("0", "0", "0"), *[("1", "0", "1")] * 3]

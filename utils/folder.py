@@ -127,17 +127,23 @@ class RunFolder:
         """Whether another process is writing this checkpoint."""
         return is_locked(self.beside(name, "lock"))
 
-    def conflicts(self, settings: dict[str, Any]) -> list[str]:
-        """How the first checkpoint with other settings differs from these, in words; [] if there is none."""
+    def conflict(self, settings: dict[str, Any]) -> str:
+        """What the folder holds that keeps a run with these settings away, in words; blank if nothing does.
+
+        That is the first checkpoint with other settings, or with files that no run has left.
+        """
+        changes: list[str] = []
         for name in self.names():
             changes = self._changes(name, settings)
+            if not changes and not self.is_stale(name) and _holds_files_alone(self.path / name):
+                return f"{name} with files that no run has left (no {RESULT}), which would be deleted"
             if changes:
-                return changes
+                break
         # all checkpoints may have been deleted, and the metrics beside them be all that is left
         before = read_json(self.path / SETTINGS)
-        if before and (self.path / RESULT).is_file():
-            return differences(before, settings)
-        return []
+        if not changes and before and (self.path / RESULT).is_file():
+            changes = differences(before, settings)
+        return f"a run with other arguments: {'; '.join(changes)}" if changes else ""
 
     def _changes(self, name: str, settings: dict[str, Any]) -> list[str]:
         """In which settings a finished, stale or unfinished checkpoint differs from these, in words."""
@@ -147,8 +153,6 @@ class RunFolder:
             before = self._stale_record(name).get("settings") or run_settings
         elif self.result(name):
             before = self.settings(name)
-        elif _holds_files_alone(self.path / name):
-            return [f"{name} holds files but no {RESULT}, as no run leaves it"]
         elif not state_file.exists() or _run_id_of(state_file) == run_id(settings):
             return []
         else:

@@ -78,11 +78,9 @@ class Run:
         self._refuse_other_settings()
 
     def _refuse_other_settings(self) -> None:
-        changes = self.folder.conflicts(self.settings)
-        if changes and not self.args.overwrite:
-            raise InputError(
-                f"{self.folder.path}: holds a run with other arguments: {'; '.join(changes)}; --overwrite starts afresh"
-            )
+        conflict = self.folder.conflict(self.settings)
+        if conflict and not self.args.overwrite:
+            raise InputError(f"{self.folder.path}: holds {conflict}; --overwrite starts afresh")
 
     def is_trained(self, name: str) -> bool:
         """Whether this checkpoint is finished and was made with these settings, by this run or an earlier one."""
