@@ -146,11 +146,12 @@ def _pairs(rows: list[data.Row]) -> Iterator[Pair]:
                 yield Pair(task, student, method, choice, "dense", ours, dense)
         for method in [m for m in methods if "random" in methods and m != "random"]:
             scored, random = map(choices_of, complete(rows_of[method], rows_of["random"]))
-            for choice in [name for name in OVERALL if name in scored and name in random]:
+            for choice in [name for name in scored if name in random and name != "0 %"]:
                 yield Pair(task, student, method, choice, "random", scored[choice], random[choice])
         alone = {row.seed: [row] for row in mine if row.method == data.ALONE}
         yield Pair(task, student, data.ALONE, "", "dense", alone, dense)
-        for comparison in variants.pairs(data.trained_to_the_end(mine), methods, dense):
+        halved = {row.method for row in mine if row.dropped_at is not None}
+        for comparison in variants.pairs([row for row in mine if row.method not in halved], methods, dense):
             yield Pair(task, student, *comparison)
 
 

@@ -148,7 +148,8 @@ def _check_definitions(found: list[Checkpoint]) -> None:
 def with_dense_ends(rows: list[Row]) -> list[Row]:
     """The rows, and for each method without one at 0 % another method's: whatever sorted it, that teacher is dense."""
     swept = [row for row in rows if row.is_swept]
-    whole = [row for row in trained_to_the_end(swept) if row.teacher_sparsity == 0]
+    halved = {(row.task, row.student, row.method) for row in swept if row.dropped_at is not None}
+    whole = [row for row in swept if row.teacher_sparsity == 0 and (row.task, row.student, row.method) not in halved]
     dense = {(row.task, row.student, row.seed): row for row in whole}
     there = {(row.task, row.student, row.seed, row.method) for row in swept if row.teacher_sparsity == 0}
     lacking = dict.fromkeys((row.task, row.student, row.seed, row.method) for row in swept).keys() - there
