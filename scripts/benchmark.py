@@ -41,6 +41,7 @@ from utils import arguments
 from utils.cache import load_examples
 from utils.entry import entry_point
 from utils.evaluation import predict
+from utils.flags import number
 from utils.machine import hardware
 from utils.rows import read_columns
 from utils.tasks import TASK_FILE, Task, find_task, split_path
@@ -61,8 +62,8 @@ def parse_args(argv=None):
     parser.add_argument("--model_path", default="bert-base-uncased", help="any BERT (default bert-base-uncased)")
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU if there is one")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="what to time (default both)")
-    parser.add_argument("--updates", type=int, help="of a rewind (default whole intervals of evaluation, at least 30)")
-    parser.add_argument("--repeats", type=int, default=3, help="measurements of each variant (default 3)")
+    parser.add_argument("--updates", type=number(int, 1), help="of a rewind (default 30 or more, in whole intervals)")
+    parser.add_argument("--repeats", type=number(int, 1), default=3, help="measurements of each variant (default 3)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)  # stage/variant: make one measurement in this process
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = arguments.parse(parser, argv)

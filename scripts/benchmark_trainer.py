@@ -6,7 +6,8 @@
 similar lengths; "ours" is run_rewinding.py --teacher_sparsity 0. Models, rows, number of updates and of evaluations on
 dev are the same, as benchmark.py prepares them: nothing is fine-tuned, and the metrics mean nothing. Loading and
 tokenising are left out. Each measurement is a process of its own, the variants alternate, and medians are compared. The
-last line printed is a JSON object. Takes the flags of benchmark.py, and the packages accelerate and transformers.
+last line printed is a JSON object. Takes the flags of benchmark.py, but --student_sparsity, --compile and --stages.
+Needs the packages accelerate and transformers.
 """
 
 import importlib.util
