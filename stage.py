@@ -31,7 +31,7 @@ from models.scores import WINDOW, mask_gradients
 from models.units import CheckpointError, Units
 from utils import arguments, entry, log, processes, reading
 from utils.errors import InputError
-from utils.evaluation import metrics_of, predict, teacher_logits_fn, warn_of_scale
+from utils.evaluation import evaluate, metrics_of, predict, teacher_logits_fn
 from utils.files import has_weights, read_json, write_json
 from utils.folder import RESULT, SUBMISSION
 from utils.halving import rung_updates
@@ -131,7 +131,8 @@ class Stage(Run):
         self.tokenizer = load_tokenizer(*filter(None, paths))
         configs = [model.config for model in models]
         data = reading.load_data(self.args, self.tokenizer, self.device, *configs, train=train)
-        self.facts = baseline(data.dev_report.labels.cpu().numpy(), self.task.labels)  # stand beside the metrics
+        # rows and commoner class, which stand beside the metrics
+        self.facts = baseline(data.dev_report.labels.cpu().numpy(), self.task.labels)
         if data.unlabelled is not None:
             self.facts["unlabelled_rows"] = len(data.unlabelled)
         return data
@@ -153,10 +154,8 @@ class Stage(Run):
     def evaluate(self, model: PrunableEncoder, examples: Any, is_teacher: bool = False) -> Metrics:
         """The task's metrics on these examples; logs it if the processors are busy, or a teacher off scale."""
         self.busy_processors.log()
-        logits = self.predict(model, examples)
-        if is_teacher:
-            warn_of_scale(model, logits, examples)
-        return metrics_of(logits, examples, self.task.metric)
+        batch_size = self.args.per_device_eval_batch_size
+        return evaluate(model, examples, self.task.metric, batch_size, self.dtype, is_teacher)
 
     def mask_gradients(self, model: PrunableEncoder, examples: Any, loss_fns: list[Loss]) -> list[Units]:
         """For each loss, |gradient| of every head's and neuron's mask, as models.scores.mask_gradients returns it.

@@ -26,13 +26,8 @@ RECIPE = (  # what students have alike that are held against each other
     + ("num_train_epochs", "num_patience_epochs", "log_interval", *BATCH, "learning_rate", "lr_scheduler_type")
     + ("warmup_proportion", "weight_decay", "max_grad_norm", "use_bf16", "use_fp16", *OF_TEACHERS)
 )
-SETTINGS = ("seed", "model_path", *RECIPE, "unlabelled", "score_split", "halving", "num_processes") + (
-    "hardware",
-    "cpu_threads",
-    "torch_version",
-    "transformers_version",
-    "git_commit",
-)
+MACHINE = ("num_processes", "hardware", "cpu_threads", "torch_version", "transformers_version", "git_commit")
+SETTINGS = ("seed", "model_path", *RECIPE, "unlabelled", "score_split", "halving", *MACHINE)
 TEACHER, ALONE, TRIAL = "the teacher itself", "no teacher", "dense teacher"
 
 
@@ -177,8 +172,8 @@ def settings(found: Iterable[Checkpoint]) -> dict[str, dict[str, list]]:
 
 def sparse_teacher(run: Path, args: dict) -> Path | None:
     """The checkpoint that a rewinding run with these settings read as its teacher, known by its content; or none."""
-    kind, name = run.absolute().parts[-2:]
-    beside = Path(*run.absolute().parts[:-3], "stark", kind, name, "ckpt")
+    parts = run.absolute().parts
+    beside = Path(*parts[:-3], "stark", *parts[-2:], "ckpt")
     digest = args.get("inputs", {}).get("teacher_model_path")
     for teacher in (beside, Path(args["teacher_model_path"])):
         if (teacher / "scores.safetensors").is_file() and checkpoint_digest(teacher) == digest:

@@ -65,14 +65,24 @@ def check_finite(logits: Tensor, examples: Examples) -> None:
 
 
 def evaluate(
-    model: nn.Module, examples: Examples, metric: str, batch_size: int, dtype: torch.dtype | None = None
+    model: nn.Module,
+    examples: Examples,
+    metric: str,
+    batch_size: int,
+    dtype: torch.dtype | None = None,
+    is_teacher: bool = False,
 ) -> Metrics:
     """The model's metrics on these examples; `metric` is a key of utils.metrics.METRICS.
+
+    A teacher of another scale than the labels is logged.
 
     Raises:
         FloatingPointError: a logit is not finite.
     """
-    return metrics_of(predict(model, examples, batch_size, dtype), examples, metric)
+    logits = predict(model, examples, batch_size, dtype)
+    if is_teacher:
+        _warn_of_scale(model, logits, examples)
+    return metrics_of(logits, examples, metric)
 
 
 def metrics_of(logits: Tensor, examples: Examples, metric: str) -> Metrics:
@@ -80,7 +90,7 @@ def metrics_of(logits: Tensor, examples: Examples, metric: str) -> Metrics:
     return compute_metrics(metric, logits.cpu().numpy(), examples.labels.cpu().numpy())
 
 
-def warn_of_scale(model: nn.Module, logits: Tensor, examples: Examples) -> None:
+def _warn_of_scale(model: nn.Module, logits: Tensor, examples: Examples) -> None:
     """Log it if an uncut teacher's scores are, on average, over half a standard deviation from the labels.
 
     Correlations do not show it, but a teacher that was trained elsewhere on another scale, such as from 0 to 1, gives
