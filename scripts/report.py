@@ -109,8 +109,7 @@ def draw(rows: list[data.Row], folder: Path) -> tuple[dict[str, list[str]], list
         drawn["differences"].append(f'<figure role=group aria-label="differences to the dense teacher">{svg}</figure>')
 
     # further ones of each task and student
-    for task, student in tables.groups(rows):
-        mine = [row for row in rows if (row.task, row.student) == (task, student)]
+    for (task, student), mine in tables.groups(rows).items():
         methods = tables.methods_of(mine)
         title = f"{title_of(task)}, student: {student}"
         if not methods:

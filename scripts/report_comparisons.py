@@ -1,5 +1,6 @@
 """The comparisons of scripts/report.py: sparse against dense teachers, paired over seeds, with their tests."""
 
+import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator
@@ -47,8 +48,8 @@ class Pair(NamedTuple):
 
     @property
     def family(self) -> tuple[str, ...]:
-        """The same for one comparison on several tasks."""
-        return self.student, self.method, self.choice, self.against
+        """The same for one comparison on several tasks, which have texts without labels of their own."""
+        return re.sub(r"\d+ (?=unlabelled)", "", self.student), self.method, self.choice, self.against
 
     @property
     def is_overall(self) -> bool:
@@ -136,8 +137,7 @@ def _pairs(rows: list[data.Row]) -> Iterator[Pair]:
     Those are held against students at the same sparsities. Then students without a teacher against the dense one's,
     and what report_variants compares.
     """
-    for task, student in groups(rows):
-        mine = [row for row in rows if (row.task, row.student) == (task, student)]
+    for (task, student), mine in groups(rows).items():
         dense = {row.seed: [row] for row in mine if row.method == data.TRIAL}
         rows_of = {method: [row for row in mine if row.method == method] for method in methods_of(mine)}
         methods = {method: choices_of(found) for method, found in rows_of.items()}

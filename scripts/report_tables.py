@@ -28,9 +28,20 @@ class Table(NamedTuple):
     notes: tuple[str, ...] = ()  # on single cells or columns, below it
 
 
-def groups(rows: list[data.Row]) -> list[tuple[str, str]]:
-    """Task and student of every student there is."""
-    return sorted({(row.task, row.student) for row in rows if row.student})
+def groups(rows: list[data.Row]) -> dict[tuple[str, str], list[data.Row]]:
+    """Task and student -> its rows, and those of the same student without a teacher.
+
+    The latter of "3 layers + 4000 unlabelled rows" are those of "3 layers": only a teacher has use for what is added.
+    """
+    found = {}
+    for task, student in sorted({(row.task, row.student) for row in rows if row.student}):
+        plain = student.partition(" + ")[0]
+        found[task, student] = [
+            row
+            for row in rows
+            if row.task == task and (row.student == student or (row.student == plain and row.method == data.ALONE))
+        ]
+    return found
 
 
 def methods_of(rows: list[data.Row]) -> list[str]:

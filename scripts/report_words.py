@@ -1,6 +1,7 @@
 """The sentences of scripts/report.py: the conclusion, its limits, and the captions of the figures."""
 
 import statistics
+from collections import Counter
 from typing import NamedTuple
 
 from scripts import report_data as data
@@ -29,7 +30,12 @@ def conclusion(rows: list[data.Row]) -> tuple[str, str]:
     """One sentence: are students of the best sparse teacher ahead of the dense one's, beyond noise? Then its limits."""
     if not methods_of(rows):
         return "No student of a single sparse teacher has been trained yet, so there is nothing to compare.", ""
-    found = [verdict for task, student in groups(rows) if (verdict := _verdict(rows, task, student))]
+    students = groups(rows)
+    of_task = Counter(task for task, _ in students)
+    found = []
+    for (task, student), mine in students.items():
+        verdict = _verdict(f"{title_of(task)}{f' with {student}' * (of_task[task] > 1)}", mine)
+        found += [verdict] if verdict else []
     if not found:
         return "No seed has students of both the dense teacher and one cut by a score: there is nothing to compare.", ""
     seeds = [verdict.best.seeds for verdict in found]
@@ -45,9 +51,8 @@ def conclusion(rows: list[data.Row]) -> tuple[str, str]:
     return f"{_outcome(found, max(seeds))}: {over}{differences}.", _limits(found)
 
 
-def _verdict(rows: list[data.Row], task: str, student: str) -> Verdict | None:
+def _verdict(where: str, mine: list[data.Row]) -> Verdict | None:
     """By the score that does best on dev_select; random, which is there to be compared with, is none."""
-    mine = [row for row in rows if (row.task, row.student) == (task, student)]
     by_method = {method: [row for row in mine if row.method == method] for method in methods_of(mine)}
     random = by_method.pop("random", [])
     bests = {method: best for method, found in by_method.items() if (best := data.best_by_seed(found))}
@@ -57,9 +62,8 @@ def _verdict(rows: list[data.Row], task: str, student: str) -> Verdict | None:
     choices = choices_of(by_method[method])
     dense = {row.seed: [row] for row in mine if row.method == data.TRIAL}
     compared, cut = (compare(points(choices.get(choice, {})), points(dense)) for choice in OVERALL)
-    several = len({row.student for row in rows if row.task == task and row.student}) > 1
     return compared and Verdict(
-        where=f"{title_of(task)}{f' with {student}' * several}",
+        where=where,
         metric=METRICS[mine[0].metric],
         best=compared,
         cut=cut,

@@ -220,6 +220,18 @@ def test_students_whose_training_differs_are_marked_and_the_conclusion_says_so(o
     )
 
 
+def test_students_taught_on_text_without_labels_are_held_against_those_without_a_teacher(outputs):
+    plain = rows_of(outputs)
+    taught = [replace(row, student=f"{row.student} + 20 unlabelled rows") for row in plain if row.student]
+    alone = [replace(row, method=data.ALONE, value=row.value + 0.01) for row in plain if row.method == data.TRIAL]
+    [arm] = [arm for arm in comparisons.arms(taught + alone) if arm.method == data.ALONE]
+    assert arm.group == "RTE, student: 2 layers + 20 unlabelled rows"
+    assert arm.compared.difference == pytest.approx(1)
+    other = [replace(row, task="mrpc", student=row.student.replace("20", "30")) for row in taught]
+    cells = compared_cells(taught + other, {})
+    assert all("Holm" in line[0] for line in cells.values())
+
+
 def test_batches_are_compared_by_examples_an_update(outputs):
     for path in outputs.glob("*/*/*/*/args.json"):
         many = (
