@@ -91,12 +91,16 @@ def text_reader(args: argparse.Namespace, of_task: TaskColumns) -> Callable[[], 
     """How the texts of all rows are read: text_reader(...)(), any number of times.
 
     Raises:
-        InputError: the input is missing or of another kind, or its columns are not known; and from reading, what
+        InputError: the input is missing or of another kind, or its columns are not known or more or fewer than the
+            task's; and from reading, what
             read_columns raises, or that a text is empty.
     """
     path = Path(args.input)
     if args.input != "-" and path.suffix.lower() in SUFFIXES:
         if args.text_columns:
+            if of_task.names and len(args.text_columns) != len(of_task.names):
+                expected = f"{len(of_task.names)} as in the checkpoint's task: {listed(of_task.names)}"
+                raise InputError(f"--text_columns: found {listed(args.text_columns)}, expected {expected}")
             return partial(_column_texts, path, args.text_columns)
         return _default_reader(path, of_task)
     if args.text_columns:

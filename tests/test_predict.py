@@ -31,7 +31,7 @@ def model(in_tmp_path) -> PrunableBert:
 
 
 def trained_on(task: str) -> None:
-    Path("ckpt/args.json").write_text(json.dumps({"task_name": task, "max_length": 128}))
+    Path("ckpt/args.json").write_text(json.dumps({"task_name": task, "max_length": 128, "inputs": {}}))
 
 
 def give(monkeypatch, content: bytes) -> None:
@@ -82,10 +82,13 @@ def test_the_columns_of_the_checkpoints_task_are_the_default(capsys):
     assert "b.csv: columns '#2 String', 'other', expected 'sentence1', 'sentence2' as in" in refused(
         predict, capsys, *FLAGS, "--input", "b.csv"
     )
-    predict.main([*FLAGS, "--input", "b.csv", "--text_columns", "#2 String"])
-    check(capsys.readouterr().out, [("w1 w2",)])
+    flags = [*FLAGS, "--input", "b.csv", "--text_columns"]
+    found = "--text_columns: found '#2 String', expected 2 as in the checkpoint's task: 'sentence1', 'sentence2'"
+    assert found in refused(predict, capsys, *flags, "#2 String")
+    predict.main([*flags, "#2 String", "other"])
+    check(capsys.readouterr().out, [("w1 w2", "w3")])
     # of one's own
-    settings = {"task_name": "own", "task": {"text_columns": ["other"]}}
+    settings = {"task_name": "own", "task": {"text_columns": ["other"]}, "inputs": {}}
     Path("ckpt/args.json").write_text(json.dumps(settings))
     predict.main([*FLAGS, "--input", "b.csv"])
     check(capsys.readouterr().out, [("w3",)])
