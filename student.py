@@ -22,6 +22,7 @@ from torch import Tensor
 
 from models.checkpoint import load_model
 from models.exported import ONNX, SOURCE, load_onnx
+from models.families import is_ours
 from models.hub import read_config
 from utils.batches import Examples, tokenise
 from utils.errors import InputError
@@ -32,7 +33,7 @@ from utils.metrics import predictions_of
 from utils.readers import Split
 from utils.reading import check_token_types, limits
 from utils.rows import is_unicode, shown
-from utils.settings import SETTINGS
+from utils.settings import SETTINGS, of_a_stage
 from utils.task_file import is_range
 from utils.tasks import SCORE_RANGE, rescale
 from utils.tokenizer import Tokenizer, load_tokenizer
@@ -167,7 +168,7 @@ def _load(path: str, device: str | torch.device | None) -> Any:
 
 def made_with(path: str) -> dict[str, Any]:
     """Settings that a checkpoint was trained with, of a folder, an export or a hub name; {} if it was not made here."""
-    settings = checkpoint_settings(path) if Path(path).is_dir() else find_object(path, SETTINGS)
+    settings = checkpoint_settings(path) if Path(path).is_dir() else of_a_stage(find_object(path, SETTINGS))
     return settings or find_object(path, SOURCE)
 
 
@@ -180,7 +181,8 @@ def _score_range(path: str, config: dict[str, Any]) -> tuple[float, float] | Non
     found = config.get("score_range")
     if found is None:
         names = config.get("id2label") or {}
-        return SCORE_RANGE if list(names.values()) == [SCORE] else None
+        was_trained_here = list(names.values()) == [SCORE] and (is_ours(config) or made_with(path))
+        return SCORE_RANGE if was_trained_here else None
     if not is_range(found):
         raise InputError(f"{path}: score_range {found} of config.json: expected the lowest and the highest score")
     return found[0], found[1]

@@ -13,6 +13,7 @@ from models.bert import PrunableBert
 from models.units import CheckpointError
 from student import Prediction, load_student
 from utils.errors import InputError
+from utils.folder import checkpoint_settings
 
 TEXTS = ["w1 w2 w3", ("w4", "w5 w6"), "w7", ("w1 w2 w3 w4 w5 w6", "w7"), "w8 w8 w8 w8"]
 NAMES = ("worse", "same", "better")
@@ -115,9 +116,11 @@ def test_a_regression_trained_elsewhere_has_its_own_scale(in_tmp_path):
     model = BertForSequenceClassification(small_config(num_labels=1))
     torch.nn.init.zeros_(model.classifier.weight)
     torch.nn.init.constant_(model.classifier.bias, -11.0)
-    model.save_pretrained("theirs")
-    write_vocabulary(Path("theirs"))
-    assert load_student("theirs")("w1") == pytest.approx(-11)
+    for name in ("LABEL_0", "score"):
+        model.config.id2label = {0: name}
+        model.save_pretrained("theirs")
+        write_vocabulary(Path("theirs"))
+        assert load_student("theirs")("w1") == pytest.approx(-11)
 
 
 def test_texts_are_cut_to_what_the_model_takes_or_was_trained_with(in_tmp_path):
@@ -126,10 +129,18 @@ def test_texts_are_cut_to_what_the_model_takes_or_was_trained_with(in_tmp_path):
     student = load_student("ckpt")
     assert student.max_length == 40
     assert student(long) == student(" ".join(long.split()[:38]))
-    Path("ckpt/args.json").write_text(json.dumps({"max_length": 12}))
+    Path("ckpt/args.json").write_text(json.dumps({"max_length": 12, "inputs": {}}))
     assert load_student("ckpt")(long) == student(" ".join(long.split()[:10]))
-    Path("ckpt/args.json").write_text(json.dumps({"max_length": 128}))
+    Path("ckpt/args.json").write_text(json.dumps({"max_length": 128, "inputs": {}}))
     assert load_student("ckpt").max_length == 40
+
+
+@pytest.mark.parametrize("task", [None, "classification", ["rte"], {"name": "reviews"}])
+def test_another_programs_args_json_says_nothing(in_tmp_path, task):
+    write_classifier(Path("ckpt"))
+    Path("ckpt/args.json").write_text(json.dumps({"max_length": 12, "task_name": "rte", "task": task}))
+    assert load_student("ckpt").max_length == 40
+    assert checkpoint_settings("ckpt") == {}
 
 
 @pytest.mark.parametrize(

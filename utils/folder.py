@@ -24,7 +24,7 @@ from utils.errors import InputError
 from utils.files import fingerprint, is_locked, read_json, recover, remove_part, write_json
 from utils.paths import CHECKPOINT, checkpoint_name, is_checkpoint, sparsity_of
 from utils.resume import StateFile
-from utils.settings import SETTINGS, differences, other_rows, run_id
+from utils.settings import SETTINGS, differences, of_a_stage, other_rows, run_id
 from utils.tasks import task_of
 
 RESULT = "metrics.json"
@@ -256,7 +256,7 @@ def _state_history(state_file: Path, of_run: str) -> list[dict[str, Any]]:
 def checkpoint_settings(path: str) -> dict[str, Any]:
     """The settings that the checkpoint in this folder was made with; {} if this project did not make it."""
     folder = Path(path)
-    return RunFolder(folder.parent).settings(folder.name) if folder.is_dir() else {}
+    return of_a_stage(RunFolder(folder.parent).settings(folder.name)) if folder.is_dir() else {}
 
 
 def refuse_other_rows(args: argparse.Namespace, settings: dict[str, Any]) -> None:

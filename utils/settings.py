@@ -33,6 +33,11 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     return {**vars(args), **own, "num_processes": processes.world_size(), "inputs": input_digests(args)}
 
 
+def of_a_stage(found: dict[str, Any]) -> dict[str, Any]:
+    """The content of an args.json; {} if another program wrote it, which digests no inputs."""
+    return found if isinstance(found.get("inputs"), dict) else {}
+
+
 def input_digests(args: argparse.Namespace) -> dict[str, str]:
     """Digests of the checkpoints and splits that a run reads: flag or split -> digest; hub names have none."""
     folders = {name: Path(path) for name, path in vars(args).items() if name.endswith("model_path")}
