@@ -62,11 +62,20 @@ class Family(NamedTuple):
 
 
 ROBERTA = {"pad_token_id": 1}
+TANH = {"classifier_activation": "tanh"}
 FAMILIES = {
-    "bert": Family("BertForSequenceClassification", "bert.", {"bert.pooler.dense.": "cls.0.", "classifier.": "cls.3."}),
-    "roberta": Family("RobertaForSequenceClassification", "roberta.", defaults=ROBERTA, starts_after_pad=True),
-    "xlm-roberta": Family("XLMRobertaForSequenceClassification", "roberta.", defaults=ROBERTA, starts_after_pad=True),
-    "camembert": Family("CamembertForSequenceClassification", "roberta.", defaults=ROBERTA, starts_after_pad=True),
+    "bert": Family(
+        "BertForSequenceClassification", "bert.", {"bert.pooler.dense.": "cls.0.", "classifier.": "cls.3."}, fixed=TANH
+    ),
+    "roberta": Family(
+        "RobertaForSequenceClassification", "roberta.", defaults=ROBERTA, fixed=TANH, starts_after_pad=True
+    ),
+    "xlm-roberta": Family(
+        "XLMRobertaForSequenceClassification", "roberta.", defaults=ROBERTA, fixed=TANH, starts_after_pad=True
+    ),
+    "camembert": Family(
+        "CamembertForSequenceClassification", "roberta.", defaults=ROBERTA, fixed=TANH, starts_after_pad=True
+    ),
     "electra": Family(
         "ElectraForSequenceClassification",
         "electra.",
@@ -86,8 +95,8 @@ FAMILIES = {
         "MPNetForSequenceClassification",
         "mpnet.",
         names=MPNET_NAMES,
-        defaults={"pad_token_id": 1, "relative_attention_num_buckets": 32},
-        fixed={"type_vocab_size": 0},
+        defaults={"relative_attention_num_buckets": 32},
+        fixed={"type_vocab_size": 0, "pad_token_id": 1, **TANH},
         starts_after_pad=True,
     ),
     "modernbert": Family(
@@ -110,8 +119,9 @@ def as_bert_config(config: dict[str, Any]) -> dict[str, Any]:
     if is_ours(config):
         return config
     family = FAMILIES[config.get("model_type") or "bert"]
-    renamed = {family.settings.get(key, key): value for key, value in config.items()}
-    config = {**family.defaults, **renamed, **family.fixed}
+    renamed = {name: config[key] for key, name in family.settings.items() if key in config}
+    others = {key: value for key, value in config.items() if key not in family.settings}
+    config = {**family.defaults, **others, **renamed, **family.fixed}
     if family.starts_after_pad:
         with contextlib.suppress(TypeError):  # values that are no numbers are refused later
             config["max_position_embeddings"] = config.get("max_position_embeddings", 512) - _first_position(config)
@@ -135,7 +145,7 @@ def as_bert_weights(config: dict[str, Any], weights: dict[str, Tensor], with_hea
     # positions count from 0 here
     positions = OURS + "embeddings.position_embeddings.weight"
     if family.starts_after_pad and positions in renamed:
-        renamed[positions] = renamed[positions][_first_position({**family.defaults, **config}) :]
+        renamed[positions] = renamed[positions][_first_position(as_bert_config(config)) :]
     # MPNet's heads are still in the order of its table of biases
     if "relative_attention_num_buckets" in family.defaults:
         bert = as_bert_config(config)

@@ -30,7 +30,9 @@ from models.pruning import cut_ever_deeper, drop_layers, sort_units
 from models.scores import mask_gradients
 from models.units import CheckpointError, Units
 from scripts import export
+from student import load_student
 from utils.batches import Batch
+from utils.errors import InputError
 
 LABELS = ("not_entailment", "entailment")
 SMALL = {
@@ -140,8 +142,13 @@ def test_logits_and_gradients_are_those_of_the_librarys_class(tmp_path, kind, si
     ("kind", "stray"),
     [
         ("distilbert", {"layer_norm_eps": 0.1, "type_vocab_size": 2, "classifier_activation": "tanh"}),
+        ("distilbert", {"hidden_act": "relu"}),
         ("electra", {"classifier_activation": "tanh"}),
-        ("mpnet", {"type_vocab_size": 2}),
+        ("mpnet", {"type_vocab_size": 2, "pad_token_id": 3}),
+        *(
+            (kind, {"classifier_activation": "relu"})
+            for kind in ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")
+        ),
     ],
 )
 def test_settings_that_a_familys_class_does_not_read_change_nothing(tmp_path, kind, stray):
@@ -150,6 +157,13 @@ def test_settings_that_a_familys_class_does_not_read_change_nothing(tmp_path, ki
     (tmp_path / "config.json").write_text(json.dumps({**config, **stray}))
     batch = padded_batch(theirs.config)
     torch.testing.assert_close(load_model(str(tmp_path), LABELS)(*batch), library_logits(theirs, *batch))
+
+
+def test_a_tokenizer_that_pads_with_another_token_than_positions_are_counted_by_is_refused(tmp_path):
+    library_model("roberta", tmp_path, pad_token_id=1)
+    write_vocabulary(tmp_path)
+    with pytest.raises(InputError, match="pads with id 0, the model counts positions by pad_token_id 1"):
+        load_student(str(tmp_path))
 
 
 @pytest.mark.compiles

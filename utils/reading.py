@@ -21,6 +21,8 @@ from utils.tokenizer import Tokenizer
 from utils.unlabelled import drop_rows, row_keys
 
 logger = logging.getLogger("stark")
+# model_types whose classes in Hugging Face's library count positions over tokens that are not the padding token
+AFTER_PAD = ("roberta", "xlm-roberta", "camembert", "mpnet")
 COMPILED_WIDTHS = 32  # tokens; compiled models see batches padded to its multiples, so that few shapes occur
 
 
@@ -73,8 +75,15 @@ def limits(tokenizer: Tokenizer, *configs: Any) -> tuple[int, int]:
     """How many positions and token types models of these configurations have, the fewest of them.
 
     Raises:
-        InputError: the tokenizer knows tokens that a model does not.
+        InputError: the tokenizer knows tokens that a model does not, or pads with another token than the one that
+            the model's family counts positions by.
     """
+    for config in configs:
+        if getattr(config, "model_type", None) in AFTER_PAD and tokenizer.pad_token_id != config.pad_token_id:
+            raise InputError(
+                f"the tokenizer pads with id {tokenizer.pad_token_id}, the model counts positions by pad_token_id "
+                f"{config.pad_token_id} of its config.json, expected the same"
+            )
     positions, vocabulary, token_types = (
         min(getattr(config, name) for config in configs)
         for name in ("max_position_embeddings", "vocab_size", "type_vocab_size")
