@@ -60,6 +60,7 @@ ROBERTAS_NAMED = {
     "sep_token": "</s>",
     "mask_token": "<mask>",
 }
+TYPED = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
 TYPELESS = ["input_ids", "attention_mask"]
 
 
@@ -127,7 +128,24 @@ def bert(folder):
 def bert_by_processing(folder):
     backend = word_pieces(BERTS)
     backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    whole(backend, **NAMED).save_pretrained(folder)
+    whole(backend, **NAMED, **TYPED).save_pretrained(folder)
+
+
+def bert_of_transformers_5(folder):
+    bert_by_processing(folder)
+    rewrite(folder, "TokenizersBackend")
+
+
+def bert_of_transformers_4(folder):
+    bert_by_processing(folder)
+    rewrite(folder, "PreTrainedTokenizerFast")
+
+
+def rewrite(folder: Path, tokenizer_class: str) -> None:
+    """Name this class, and no model_input_names."""
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["model_input_names"]
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": tokenizer_class}))
 
 
 def bert_with_sentences_of_one_type(folder):
@@ -211,7 +229,7 @@ def modernbert(folder):
 
 def roberta_of_two_types(folder):
     backend = surround(byte_pairs(ROBERTAS), "<s> $A </s>", "<s> $A </s> </s> $B:1 </s>:1")
-    whole(backend, **ROBERTAS_NAMED).save_pretrained(folder)
+    whole(backend, **ROBERTAS_NAMED, **TYPED).save_pretrained(folder)
 
 
 def camembert_json_alone(folder):
@@ -221,9 +239,7 @@ def camembert_json_alone(folder):
 
 def modernbert_without_inputs(folder):
     modernbert(folder)
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    del settings["model_input_names"]
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    rewrite(folder, "PreTrainedTokenizerFast")
 
 
 # name -> how its folder is written, model_type, separators between two texts, type of the second, whether the library
@@ -231,6 +247,8 @@ def modernbert_without_inputs(folder):
 FAMILIES = {
     "bert": (bert, "bert", 1, 1, True),
     "bert by BertProcessing": (bert_by_processing, "bert", 1, 1, True),
+    "bert of transformers 5": (bert_of_transformers_5, "bert", 1, 0, True),
+    "bert of transformers 4": (bert_of_transformers_4, "bert", 1, 1, False),
     "bert of one type": (bert_with_sentences_of_one_type, "bert", 1, 0, True),
     "distilbert": (distilbert, "distilbert", 1, 0, True),
     "distilbert of a BertTokenizer": (bert, "distilbert", 1, 0, False),
@@ -322,7 +340,7 @@ def test_what_is_saved_makes_the_same_tokens_beside_any_config(family, tmp_path)
         assert load_tokenizer(str(saved)).template == again.template == tokenizer.template
         assert_the_same_tokens(load_tokenizer(str(saved)), library)
         given = library("x", "x").get("token_type_ids")
-        assert given is None or (1 in given) == bool(second_type)
+        assert bool(given and 1 in given) == bool(second_type)
         assert as_they_came or second_type or given is None
 
 
@@ -367,7 +385,7 @@ def test_checkpoints_that_are_used_together_have_the_same_template_and_pieces(tm
     def write(name, change):
         backend = change(byte_pairs(ROBERTAS))
         backend.post_processor = backend.post_processor or processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-        whole(backend, **ROBERTAS_NAMED).save_pretrained(tmp_path / name)
+        whole(backend, **ROBERTAS_NAMED, **TYPED).save_pretrained(tmp_path / name)
         return tmp_path / name
 
     def forget_a_merge(backend):

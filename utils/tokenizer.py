@@ -40,6 +40,8 @@ INPUTS = ["input_ids", "token_type_ids", "attention_mask"]
 TYPELESS_INPUTS = ["input_ids", "attention_mask"]
 # a model_type, or a tokenizer's class, of models that take no token types, whatever the template has
 TYPELESS = {"distilbert", "modernbert", "mpnet", "DistilBertTokenizer"}
+# classes of any tokenizer.json, of transformers 4 and 5; without model_input_names one takes types, the other none
+ANY_TOKENIZER, ANY_TOKENIZER_5 = "PreTrainedTokenizerFast", "TokenizersBackend"
 SENTENCE_PIECES = ("sentencepiece.bpe.model", "spiece.model")
 RARE = "\U00013000 \ue000"  # a hieroglyph and a private letter: a model without an unknown token fails at them
 LONGEST_REASON = 300  # characters of a library's message
@@ -129,7 +131,8 @@ def _takes_types(stated: dict[str, Any], model_type: str | None = None) -> bool:
     """Whether the tokenizer makes token types for the model."""
     if {class_name(stated), model_type} & TYPELESS:
         return False
-    return "token_type_ids" in (stated.get("model_input_names") or INPUTS)
+    usual = TYPELESS_INPUTS if class_name(stated) == ANY_TOKENIZER_5 else INPUTS
+    return "token_type_ids" in (stated.get("model_input_names") or usual)
 
 
 def _backend(files: TokenizerFiles, config: dict[str, Any], stated: dict[str, Any]) -> tokenizers.Tokenizer:
@@ -182,13 +185,15 @@ def _decided(tokenizer: Tokenizer, config: dict[str, Any], named: str | None) ->
     """Entries that tokenizer_config.json lacks, with which transformers reads the same tokenizer from what is saved."""
     backend = tokenizer.backend_tokenizer
     if "tokenizer.json" in tokenizer.files:
+        inputs = INPUTS if tokenizer.template.second_type else TYPELESS_INPUTS
+        if config.get("tokenizer_class") == ANY_TOKENIZER and not config.get("model_input_names"):
+            return {"model_input_names": inputs}  # which transformers 4 and 5 would add differently
         if config.get("tokenizer_class") not in UNNAMED:
             return {}
         # without a class of its own, the library would take BERT's and leave out what tokenizer.json says
-        inputs = INPUTS if tokenizer.template.second_type else TYPELESS_INPUTS
         special = tokenizer.special_tokens_map.items()
         present = {name: token for name, token in special if backend.token_to_id(token) is not None}
-        decided = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs, **present}
+        decided = {"tokenizer_class": ANY_TOKENIZER, "model_input_names": inputs, **present}
     elif "vocab.txt" in tokenizer.files:
         decided = {"tokenizer_class": named or "BertTokenizer", "do_lower_case": backend.normalizer.lowercase}
     else:
