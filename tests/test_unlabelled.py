@@ -164,6 +164,7 @@ def test_rows_of_dev_and_test_are_dropped_as_the_model_reads_them_and_repeated_o
     assert len(data.unlabelled) == 6
     assert "a.jsonl: 3 of 9 rows dropped, since they are rows of dev or test; 1 of the others repeat" in caplog.text
     assert "an epoch takes 50 rows with labels and 6 of 6 without" in caplog.text
+    assert "1 of the rows without labels are among those with labels, too, and count twice" in caplog.text
     expected = [*PAIRS, train[0], swapped[0]]
     kept = unlabelled.row_keys(data.unlabelled)
     assert kept == unlabelled.row_keys(loaded("--unlabelled", write_pairs(workplace / "b.jsonl", expected)).unlabelled)
@@ -378,6 +379,10 @@ def test_both_stages_that_distil_take_it_and_say_so(workplace, capsys):
     write_pairs(workplace / "more.jsonl", PAIRS)
     more = [*flags[:2], "more.jsonl", *flags[2:]]
     assert "the content of unlabelled has changed" in refused(run_distillation, capsys, *BOTH, *BRIEF, *more)
+    test = workplace / "datasets" / "rte" / "test.tsv"
+    test.rename("elsewhere.tsv")  # its rows would be trained on
+    assert "the content of test has changed" in refused(run_distillation, capsys, *BOTH, *BRIEF, *flags)
+    Path("elsewhere.tsv").rename(test)
     for other, message in (([], "--unlabelled ['"), ([*flags[:4]], "--unlabelled_weight 0.5, now 1.0")):
         assert message in refused(run_distillation, capsys, *BOTH, *BRIEF, *other)
 

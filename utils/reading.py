@@ -149,6 +149,9 @@ def load_data(
     if examples is not None and unlabelled is not None:
         taken = min(len(unlabelled), args.unlabelled_per_epoch or len(unlabelled))
         logger.info("an epoch takes %d rows with labels and %d of %d without", len(examples), taken, len(unlabelled))
+        labelled = set(row_keys(examples))
+        if repeated := sum(key in labelled for key in row_keys(unlabelled)):
+            logger.warning("%d of the rows without labels are among those with labels, too, and count twice", repeated)
         examples = concatenate([examples, unlabelled])
     dev_select, dev_report = split_dev(args, read("dev"))
     if getattr(args, "do_test", False):

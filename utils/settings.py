@@ -11,7 +11,7 @@ from utils import processes
 from utils.errors import InputError
 from utils.files import checkpoint_digest, fingerprint
 from utils.rows import listed
-from utils.tasks import find_task, split_path
+from utils.tasks import find_task, split_path, submission_splits
 
 SETTINGS = "args.json"
 FINISHED_AT = "finished_at"  # its entry that tells a checkpoint from the same one made again
@@ -48,6 +48,10 @@ def input_digests(args: argparse.Namespace) -> dict[str, str]:
     if getattr(args, "unlabelled", None):
         with contextlib.suppress(OSError):  # one by one, since their order is that of the rows
             digests["unlabelled"] = " ".join(fingerprint([Path(path)]) for path in args.unlabelled)
+        digests["test"] = "none"  # whose rows are left out of them
+        with contextlib.suppress(InputError, OSError):
+            splits = submission_splits(args.task_name, args.data_dir).values()
+            digests["test"] = fingerprint([split_path(args.task_name, args.data_dir, split) for split in splits])
     return digests
 
 

@@ -94,7 +94,7 @@ def _stripped(text: str, task: Task) -> str:
 
 def row_keys(examples: Examples) -> list[bytes]:
     """What the model reads of each example, tokens and where the second text begins: equal keys are equal rows."""
-    tokens, starts = examples.tokens.numpy(), examples.offsets.tolist()
+    tokens, starts = examples.tokens.cpu().numpy(), examples.offsets.tolist()
     second_starts = examples.segment_b_start.tolist()
     return [
         tokens[start : start + length].tobytes() + second.to_bytes(4)
