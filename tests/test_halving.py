@@ -38,6 +38,7 @@ def test_rungs_are_evaluated_updates():
     assert rung_updates((0.125, 0.25, 0.5), total=1560, interval=15) == [195, 390, 780, 1560]
     assert rung_updates((0.125, 0.25, 0.5), total=100, interval=10) == [20, 30, 50, 100]
     assert rung_updates((0.5, 0.95), total=10, interval=10) == [10]
+    assert rung_updates((0.55,), total=100, interval=5) == [55, 100]
     assert rung_updates((), total=7, interval=3) == [7]
     assert rung_updates((0, 0.5, 1), total=20, interval=5) == [10, 20]
 

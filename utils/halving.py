@@ -30,7 +30,7 @@ def rung_updates(shares: Iterable[float], total: int, interval: int) -> list[int
         total: number of updates of a full run.
         interval: updates between evaluations; rungs are its multiples.
     """
-    rungs = {interval * math.ceil(share * total / interval) for share in shares}
+    rungs = {interval * math.ceil(share * total / interval - 1e-9) for share in shares}  # as 0.55 * 100 is above 55
     return [*sorted(rung for rung in rungs if 0 < rung < total), total]
 
 
