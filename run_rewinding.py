@@ -228,10 +228,11 @@ def finish_schedule(stage):
     rows = [(f"teacher at {s} %", metrics[metric]) for s, metrics in result["teachers"].items()]
     rows.append(("trial student", trial.get(metric)))
     rows.append((f"student of {' '.join(map(str, result['teacher_schedule']))} % in turn", result["report"][metric]))
-    # training that ends early leaves out the last teachers
+    # the last teachers have no part in weights from before their turns
     turns = zip(result["teacher_schedule"], result["turns_begin"], strict=True)
-    left_out = [f"{sparsity} %" for sparsity, begin in turns if begin >= result["updates"]]
-    notes = [f"ended early, before the turns of its teachers at {', '.join(left_out)}"] if left_out else []
+    left_out = [f"{sparsity} %" for sparsity, begin in turns if begin >= result["best_update"]]
+    best = f"its best weights are those after update {result['best_update']} of {result['updates']}"
+    notes = [f"{best}, before the turns of its teachers at {', '.join(left_out)}"] if left_out else []
     stage.finish({**result, "trial_student": trial}, ("", metric), rows, notes)
 
 

@@ -143,15 +143,15 @@ def test_the_student_has_a_folder_of_its_own_that_names_the_schedule(stark, caps
     }
 
 
-def test_training_that_ends_early_says_whose_turn_never_came(stark, capsys):
+def test_weights_from_before_a_teachers_turn_are_said_to_be(stark, capsys):
     flags = ["--learning_rate", "0", "--log_interval", "1", "--num_patience_epochs", "1"]  # nothing is better
     run_rewinding.main([*IN_TURN, *flags])
     metrics = read(FOLDER / "metrics.json")
     assert (metrics["updates"], metrics["best_update"]) == (5, 1)  # of 12; an epoch has 4
-    note = "ended early, before the turns of its teachers at 90 %, 0 %, 50 %\n"
-    assert note in capsys.readouterr().out
-    run_rewinding.main([*IN_TURN, *flags, "--num_patience_epochs", "0", "--overwrite"])
-    assert "ended early" not in capsys.readouterr().out
+    assert "after update 1 of 5, before the turns of its teachers at 50 %, 90 %, 0 %, 50 %\n" in capsys.readouterr().out
+    run_rewinding.main([*IN_TURN, "--learning_rate", "1e-2", "--log_interval", "12", "--overwrite"])
+    assert read(FOLDER / "metrics.json")["best_update"] == 12
+    assert "before the turns" not in capsys.readouterr().out
 
 
 def test_text_without_labels_and_half_precision_go_with_a_schedule(stark):
