@@ -115,7 +115,8 @@ def comparison_table(rows: list[data.Row], overall: bool, resampled: dict[Path, 
     remarks: dict[str, None] = {}
     for pair, *found in zip(pairs, compared, p_values, corrected, over_rows, strict=True):
         names = (title_of(pair.task), pair.student, pair.name, pair.against)
-        mean = f"{statistics.fmean(points(pair.ours).values()):.2f}"
+        ours = points({seed: rows for seed, rows in pair.ours.items() if seed in pair.theirs or not pair.theirs})
+        mean = f"{statistics.fmean(ours.values()):.2f}" if ours else "-"
         difference, *others = _cells(*found)
         if apart := unlike(pair.ours, pair.theirs):
             difference += " †"
@@ -158,8 +159,12 @@ def _pairs(rows: list[data.Row]) -> Iterator[Pair]:
 def _corrected(pairs: list[Pair], p_values: list[float | None]) -> list[float | None]:
     """Each p corrected for the other tasks' of the same comparison; None where there are none."""
     corrected: list[float | None] = [None] * len(pairs)
-    for family in {pair.family for pair in pairs}:
-        places = [i for i, pair in enumerate(pairs) if pair.family == family and p_values[i] is not None]
+    # several amounts of text on one task are families of their own
+    count = Counter((pair.family, pair.task) for pair in pairs)
+    several = {family for (family, _), found in count.items() if found > 1}
+    families = [(pair.family, pair.student * (pair.family in several)) for pair in pairs]
+    for family in set(families):
+        places = [i for i, p in enumerate(p_values) if families[i] == family and p is not None]
         if len(places) > 1:
             for place, p in zip(places, statistic.holm([p_values[i] for i in places]), strict=True):
                 corrected[place] = p

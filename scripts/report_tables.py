@@ -108,17 +108,25 @@ def _score_cell(mean: str, means: list[str], found: list[data.Row]) -> str:
 
 
 def _remarks(found: list[data.Row]) -> list[str]:
-    """What a mean does not show: constant predictions, ties, training that diverged or was ended early."""
+    """What a mean does not show: constant predictions, ties, unlike recipes, training that diverged or was ended."""
     best = list(data.best_by_seed(found).values())
     stuck, tied = sum(row.only_answer is not None for row in best), data.tied_seeds(found)
     diverged = sum(row.diverged is not None for row in found)
     dropped = len(found) - len(data.trained_to_the_end(found))
+    apart = _apart(best)
     return (
         [f"one answer to every row in {stuck} of {len(best)} seeds"] * bool(stuck)
         + [f"best sparsities tie in {tied} of {len(best)} seeds, and the lowest is taken"] * bool(tied)
+        + [f"seeds not trained alike, {apart}"] * bool(apart)
         + [f"training diverged in {diverged} of {len(found)} runs, and the weights before count"] * bool(diverged)
         + [f"--halving has dropped {dropped} of {len(found)} runs, which do not count"] * bool(dropped)
     )
+
+
+def _apart(rows: list[data.Row]) -> str:
+    """The settings of the recipe in which these differ, with all values; blank if in none."""
+    values = {name: dict.fromkeys(str(row.recipe.get(name)) for row in rows) for row in rows for name in row.recipe}
+    return ", ".join(f"{name} {listed(list(found))}" for name, found in sorted(values.items()) if len(found) > 1)
 
 
 def _number_of_sparsities(found: list[data.Row]) -> str:

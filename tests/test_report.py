@@ -134,6 +134,13 @@ CONFIG |= {"id2label": {"0": "a", "1": "b", "2": "c"}}
 CONFIG |= {"sparsity_map": {"50": {"head": {"0": 1}, "neuron": {"1": 8}}}}
 
 
+def test_seeds_that_were_trained_otherwise_are_a_note_on_their_mean(outputs):
+    rows = [replace(row, recipe={"learning_rate": 5e-05 if row.seed == 1 else 0.0001}) for row in rows_of(outputs)]
+    notes = tables.results_table(rows, {}, "").notes
+    assert "† RTE, 2 layers, dense teacher: seeds not trained alike, learning_rate 5e-05 and 0.0001." in notes
+    assert not any("alike" in note for note in tables.results_table(rows_of(outputs), {}, "").notes)
+
+
 def test_parameters_and_macs_follow_from_the_widths_in_config_json(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     # a head is 3 x 8 columns with biases, and 8 rows; a neuron a column with its bias, and a row
@@ -230,6 +237,8 @@ def test_students_taught_on_text_without_labels_are_held_against_those_without_a
     other = [replace(row, task="mrpc", student=row.student.replace("20", "30")) for row in taught]
     cells = compared_cells(taught + other, {})
     assert all("Holm" in line[0] for line in cells.values())
+    cells = compared_cells(taught + [replace(row, task="rte") for row in other], {})  # more text on the same task
+    assert not any("Holm" in line[0] for line in cells.values())
 
 
 def test_batches_are_compared_by_examples_an_update(outputs):
@@ -278,6 +287,14 @@ def test_comparisons_are_paired_over_seeds(outputs):
     assert lines["lam 0.5, mean of all cut"][2] == "+1.50"  # 0.625, 0.63 and 0.62 less 0.60, 0.62 and 0.61
     assert lines["lam 0.5, 30 %"][4] == "2 / 1 of 3"
     assert lines["lam 0.5, 0 %"] == ("dense", "61.00", "+0.00", "-", "0 / 0 of 3", "1.000", "all equal", "-", "-")
+
+
+def test_students_are_averaged_over_the_seeds_that_both_sides_have(outputs):
+    rows = [row for row in rows_of(outputs) if row.method != data.TRIAL or row.seed != 1]
+    line = next(line for line in comparisons.comparison_table(rows, True, {}).lines if line[3] == "dense")
+    ours = [100 * row.value for row in data.best_by_seed(r for r in rows if r.is_swept).values() if row.seed != 1]
+    assert line[4] == f"{statistics.fmean(ours):.2f}"
+    assert line[6 + 1].endswith("of 2")
 
 
 def test_comparisons_are_counted_and_those_beyond_noise_are_marked(outputs):
