@@ -6,15 +6,17 @@
 Files are .csv, .tsv (without quoting) or .jsonl, in UTF-8, and name their columns; one or two of these are the texts.
 Labels are names as they are written, sorted as numbers if all are numbers, else by the alphabet; with --regression
 they are numbers of any range. Without --dev, a tenth of train's rows become dev, drawn with --seed: classes keep their
-shares, and no text is in both; they are written as .csv with the task's columns alone. A test file needs no labels.
+shares, and no row is in both; they are written as .csv with the task's columns alone. A test file needs no labels.
 With --model_path lengths are in that model's tokens, else in words. Afterwards every script takes --task_name <name>,
 and --do_test writes <name>.csv.
 """
 
 import argparse
 import json
+import math
 import shutil
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +39,7 @@ from utils.tables import table
 from utils.tasks import SPLITS, TASK_FILE, Task, is_own_name, own_task
 
 LONGEST_TABLE = 50  # classes that the report shows
+MISSING = {"nan", "null", "<na>", "n/a", "#n/a"}  # what programs write where there is no label
 UNCUT = 10**6  # tokens; more than any text has
 
 
@@ -229,16 +232,30 @@ def notes(parts: dict[str, Split], task: Task) -> Iterator[str]:
         shared = [row for row in texts_of(parts[name]) if row in train] if name in parts else []
         if shared:
             yield f"{len(shared)} rows of {name} are in train, too, the first {' | '.join(map(shown, shared[0]))}"
-    folded = Counter(label.casefold() for label in task.labels)
-    alike = [label for label in task.labels if folded[label.casefold()] > 1]
+    if len(task.text) > 1:
+        texts = {text for row in train for text in row}
+        recur = sum(not texts.isdisjoint(row) for row in texts_of(parts["dev"]))
+        if recur:
+            yield f"{recur} rows of dev have a text that is in train, too, with the other or another one beside it"
+    count = Counter(map(_folded, task.labels))
+    alike = [label for label in task.labels if count[_folded(label)] > 1]
     if alike:
-        yield f"labels that differ in case alone: {listed(alike)}"
+        yield f"labels that may be the same: {listed(alike)}"
+    blank = [label for label in task.labels if label.casefold() in MISSING]
+    if blank:
+        yield f"classes that may stand for a missing label: {listed(blank)}"
     in_dev = set(parts["dev"].labels)
     lacking = [label for index, label in enumerate(task.labels) if index not in in_dev]
     if lacking:
         yield f"classes without a row of dev: {listed(lacking)}"
     if task.metric in OF_TWO_CLASSES:
         yield f"F1 is that of class {shown(task.labels[1])}"
+
+
+def _folded(label: str) -> str | float:
+    """What labels that may be the same have in common: their number, or their text but for case and width."""
+    number = number_of(label)
+    return unicodedata.normalize("NFKC", label).casefold() if math.isnan(number) else number
 
 
 @entry_point()

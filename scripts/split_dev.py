@@ -12,7 +12,7 @@ from utils.tasks import Task
 
 
 def dev_rows(train: Split, task: Task, percent: int, seed: int, path: Path) -> list[int]:
-    """The rows of a training set that become dev, ascending; those that stay share no text with them.
+    """The rows of a training set that become dev, ascending; no row that stays is equal to one of them.
 
     Of each class that many percent go, at least one row, and at least one stays; of scores, one row of each so many
     neighbours in their order.

@@ -248,6 +248,17 @@ def test_the_report_of_a_task_names_what_it_found(in_tmp_path, capsys):
     assert "classes without a row of dev: '9', '10'\n" in capsys.readouterr().out
 
 
+def test_labels_that_may_be_the_same_or_none_and_premises_in_both_parts_are_named(in_tmp_path, capsys):
+    labels = ["0", "1", "1.0", "nan"]
+    rows = [f"premise {index // 3},hypothesis {index},{labels[index % 4]}" for index in range(60)]
+    Path("all.csv").write_text("\n".join(["one,two,label", *rows]))
+    add("nli", "--train", "all.csv", "--text_columns", "one", "two")
+    printed = capsys.readouterr().out
+    assert "labels that may be the same: '1', '1.0'\n" in printed
+    assert "classes that may stand for a missing label: 'nan'\n" in printed
+    assert "rows of dev have a text that is in train, too" in printed
+
+
 def test_many_classes_and_other_scripts(in_tmp_path, capsys):
     labels = [*(f"класс {n}" for n in range(49)), "日本", "Яблоко", "яблоко"]
     with open("all.jsonl", "w", encoding="utf-8") as file:
@@ -257,7 +268,7 @@ def test_many_classes_and_other_scripts(in_tmp_path, capsys):
     add("many", "--train", "all.jsonl", "--text_columns", "текст", "--label_column", "import")
     printed = capsys.readouterr().out
     assert "and 2 classes more" in printed
-    assert "labels that differ in case alone: 'Яблоко', 'яблоко'" in printed
+    assert "labels that may be the same: 'Яблоко', 'яблоко'" in printed
     assert sorted(set(read_split("many", "datasets", "dev").labels)) == list(range(52))
     assert find_task("many", "datasets").labels == tuple(sorted(labels))
     assert "日本" in Path("datasets/many/task.json").read_text(encoding="utf-8")
