@@ -485,9 +485,18 @@ def test_texts_are_left_as_they_are(tmp_path, text):
     assert read_split("rte", str(tmp_path), "dev") == ([f"x{text}x", "a"], ["y", "b"], [1, 0])
 
 
-def test_fields_are_stripped_but_an_empty_one_counts(tmp_path):
+def test_fields_are_stripped_and_an_empty_one_counts_with_a_warning(tmp_path, caplog):
     write(tmp_path, "rte", "test.tsv", ["index\tsentence1\tsentence2", "0\t a \t"])
     assert read_split("rte", str(tmp_path), "test") == (["a"], [""], [0])
+    assert "1 rows with an empty text, the first in line 2" in caplog.text
+
+
+@pytest.mark.parametrize(("highest", "is_warned"), [(1, True), (5, False)])
+def test_scores_of_another_scale_are_warned_of(tmp_path, caplog, highest, is_warned):
+    rows = (f"a\tb\t{highest * index / 100}" for index in range(101))
+    write(tmp_path, "stsb", "train.tsv", ["sentence1\tsentence2\tscore", *rows])
+    assert len(read_split("stsb", str(tmp_path), "train").labels) == 101
+    assert ("no score above 1, expected GLUE's from 0 to 5" in caplog.text) == is_warned
 
 
 def test_the_first_rows_only(tmp_path):

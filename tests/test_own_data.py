@@ -532,3 +532,13 @@ def test_quotes_of_a_csv_writer_in_a_file_that_has_no_quoting_are_warned_of(in_t
     first = read_split("films", "datasets", "train").first
     assert first == ['so "good"' if suffix == "csv" else '"so ""good"""', "bad"]
     assert ("1 fields with a CSV writer's quotes, the first in line 2" in caplog.text) == is_warned
+
+
+@pytest.mark.parametrize(("third", "is_warned"), [('"c, d"', True), ("c, d", False)])
+def test_a_spreadsheets_quotes_around_texts_with_commas_are_warned_of(in_tmp_path, caplog, third, is_warned):
+    folder = Path("datasets/films")
+    folder.mkdir(parents=True)
+    (folder / "task.json").write_text(json.dumps(definition()))
+    (folder / "train.tsv").write_text(f'text\tlabel\n"a, b"\ta\ngood\tb\n{third}\tb\n')
+    read_split("films", "datasets", "train")
+    assert ("2 fields with a CSV writer's quotes, the first in line 2" in caplog.text) == is_warned

@@ -24,6 +24,7 @@ from utils.tasks import (
 )
 
 logger = logging.getLogger("stark")
+MANY = 100  # rows, of which some of STS-B's have scores above 1
 
 
 class Columns(NamedTuple):
@@ -76,6 +77,7 @@ def read_split(task_name: str, data_dir: str, split: str, max_examples: int | No
     texts: list[list[str]] = []
     labels: list[float] = []
     quoted: list[int] = []  # line of each field in a CSV writer's quotes
+    blank: list[int] = []  # line of each row with an empty text
     skipped = 0
     for line, row in rows:
         if max_examples is not None and len(texts) >= max_examples:
@@ -87,11 +89,15 @@ def read_split(task_name: str, data_dir: str, split: str, max_examples: int | No
         texts.append([row[column] for column in columns.text])
         labels.append(0.0 if columns.label is None else _label(row[columns.label], task, path, line))
         quoted += [line for text in texts[-1] if is_quoted(text)]
+        blank += [] if all(texts[-1]) else [line]
 
     if split == DIAGNOSTIC and max_examples is None and len(texts) != DIAGNOSTIC_ROWS:
         raise InputError(f"{path}: {len(texts)} rows, expected the {DIAGNOSTIC_ROWS} of GLUE's diagnostic set")
     if skipped and texts:
         logger.warning("%s: %d rows with missing columns left out", path, skipped)
+    if blank:
+        logger.warning("%s: %d rows with an empty text, the first in line %d", path, len(blank), blank[0])
+    _warn_of_scale(path, task, labels)
     return _as_split(path, task, texts, labels, quoted)
 
 
@@ -112,12 +118,16 @@ def read_own(path: Path, task: Task, split: str, max_examples: int | None = None
     texts: list[list[str]] = []
     labels: list[float] = []
     quoted: list[int] = []  # line of each field in a CSV writer's quotes, which .tsv files do not have
+    with_comma: dict[int, list[str]] = {}  # line -> texts of a .tsv that a spreadsheet would have put in quotes
     for line, row in islice(read_columns(path, columns), max_examples):
         texts.append(row[: len(task.text)])
         check_texts(texts[-1], task.text, f"{path} line {line}")
         labels.append(0.0 if split == "test" else _label(row[-1], task, path, line))
         if path.suffix.lower() == ".tsv":
             quoted += [line for text in texts[-1] if is_quoted(text)]
+            with_comma |= {line: found} if (found := [text for text in texts[-1] if "," in text]) else {}
+    if len(with_comma) > 1 and all(text[0] == text[-1] == '"' for found in with_comma.values() for text in found):
+        quoted = sorted({*quoted, *with_comma})
     return _as_split(path, task, texts, labels, quoted)
 
 
@@ -164,6 +174,12 @@ def warn_of_quotes(path: Path, quoted: Sequence[int]) -> None:
             len(quoted),
             quoted[0],
         )
+
+
+def _warn_of_scale(path: Path, task: Task, labels: Sequence[float]) -> None:
+    """A warning that scores look as if they were on another scale than GLUE's: copies of STS-B have 0 to 1."""
+    if not task.labels and len(labels) >= MANY and 0 < max(labels) <= 1:
+        logger.warning("%s: no score above 1, expected GLUE's from %g to %g", path, *task.score_range)
 
 
 def _columns(path: Path, task_name: str, split: str, head: tuple[int, list[str]]) -> Columns:
