@@ -46,6 +46,7 @@ BATCHES = (1, 2, 8)
 LENGTHS = (4, 32)
 LONGEST = 512  # tokens: attention over the thousands that some models take would fill the memory
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+TOKENIZER_CONFIG = "tokenizer_config.json"
 TRAINED_WITH = ("task_name", "task", "max_length")  # settings of a checkpoint that go along with its export
 
 
@@ -212,6 +213,10 @@ def main(argv=None):
         beside.mkdir()
         summary = WRITERS[args.format](model, beside)
         tokenizer.save_pretrained(beside)
+        # truncated by the library, texts are cut where load_student cuts them
+        positions = model.config.max_position_embeddings
+        named = {"model_max_length": min(settings.get("max_length", positions), positions)}
+        write_json(beside / TOKENIZER_CONFIG, read_json(beside / TOKENIZER_CONFIG) | named)
         write_json(beside / SOURCE, source)
     print(f"written to {folder}; {summary}")
 

@@ -111,6 +111,17 @@ def test_the_library_loads_a_full_width_model_as_its_own(layers, changes):
     assert config.get("problem_type") == ("regression" if changes is SCORE else None)
 
 
+@pytest.mark.parametrize("trained_with", [9, 999, None])
+def test_the_library_cuts_texts_of_an_export_where_its_student_does(trained_with):
+    write_model(Path("ckpt"), **RTE)
+    if trained_with:
+        Path("ckpt/args.json").write_text(json.dumps({"max_length": trained_with, "inputs": {}}))
+    export.main(["--model_path", "ckpt", "--format", "huggingface"])
+    theirs = AutoTokenizer.from_pretrained("huggingface")
+    [ids] = theirs([" ".join(["w1"] * 99)], truncation=True)["input_ids"]
+    assert len(ids) == load_student("huggingface").max_length == min(trained_with or 40, 40)
+
+
 def test_cut_widths_are_no_hugging_face_model(capsys):
     write_model(Path("ckpt"), **{**RTE, **CUT})
     line = refused(export, capsys, "--model_path", "ckpt", "--format", "huggingface")

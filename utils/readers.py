@@ -125,7 +125,8 @@ def read_own(path: Path, task: Task, split: str, max_examples: int | None = None
         labels.append(0.0 if split == "test" else _label(row[-1], task, path, line))
         if path.suffix.lower() == ".tsv":
             quoted += [line for text in texts[-1] if is_quoted(text)]
-            with_comma |= {line: found} if (found := [text for text in texts[-1] if "," in text]) else {}
+            if found := [text for text in texts[-1] if "," in text]:
+                with_comma[line] = found
     if len(with_comma) > 1 and all(text[0] == text[-1] == '"' for found in with_comma.values() for text in found):
         quoted = sorted({*quoted, *with_comma})
     return _as_split(path, task, texts, labels, quoted)
