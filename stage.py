@@ -87,7 +87,7 @@ class Stage(Run):
         of_task = self.task.score_range
         found = vars(model.config).pop("score_range", list(SCORE_RANGE))
         if not self.task.labels and fine_tuned and found != list(of_task):
-            raise InputError(f"{path}: score_range {found} of config.json, expected this task's {list(of_task)}")
+            raise InputError(f"{path}: its scores have the range {found}, expected this task's {list(of_task)}")
         if of_task != SCORE_RANGE:
             model.config.score_range = list(of_task)
         return model

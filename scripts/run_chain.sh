@@ -49,8 +49,11 @@ esac
 STAGES=
 for WORD in "$@"; do
   case ${WORD%%=*} in
-    --task_name | --data_dir | --model_path | --student_layer | --student_sparsity | --lam)
-      fail "${WORD%%=*}: set by a variable of this script" ;;
+    --task_name) fail "--task_name: the first argument of this script" ;;
+    --data_dir | --model_path) NAME=${WORD%%=*}; NAME=${NAME#--}; fail "--$NAME: set by the variable ${NAME^^}" ;;
+    --lam) fail "--lam: set by the variable LAMS" ;;
+    --student_layer) fail "--student_layer: set by the variable STUDENT_LAYERS" ;;
+    --student_sparsity) fail "--student_sparsity: set by the variable STUDENT_SPARSITIES" ;;
     --output_dir | --model_type | --teacher_model_path | --student_model_path)
       fail "${WORD%%=*}: the stages find each other's folders by its default" ;;
     --max_length | --max_train_examples | --max_eval_examples | --selection_split | --per_device_eval_batch_size | \

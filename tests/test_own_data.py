@@ -154,7 +154,7 @@ def test_scores_of_jsonl_go_through_all_stages(in_tmp_path, bert_folder, capsys)
     (path / "args.json").unlink()
     (path / "config.json").write_text(json.dumps({**read_json(path / "config.json"), "score_range": [1, 5]}))
     line = refused(run_pruning, capsys, "--task_name", "percents", "--model_path", str(path), "--output_dir", "other")
-    assert "teacher_of_stars: score_range [1, 5] of config.json, expected this task's [0.0, 100.0]" in line
+    assert "teacher_of_stars: its scores have the range [1, 5], expected this task's [0.0, 100.0]" in line
 
 
 def test_scores_are_learnt_from_0_to_5_and_predicted_in_their_own_range(in_tmp_path):

@@ -165,7 +165,7 @@ def test_a_task_that_there_is_not_is_refused_by_the_first_stage(run, capsys):
         (["rte", "--no_such_flag", "1"], "--no_such_flag: no stage knows this flag"),
         (["rte", "--no_such_weight=1"], "--no_such_weight=1: no stage knows this flag"),
         (["rte", "96"], "96: expected a flag"),
-        (["rte", "--lam", "1"], "--lam: set by a variable of this script"),
+        (["rte", "--lam", "1"], "--lam: set by the variable LAMS"),
         (["rte", "--output_dir=x"], "--output_dir: the stages find each other's folders by its default"),
         (["rte", "--layer_choice", "last"], "--layer_choice: for layer-dropped students, expected STUDENT_SPARSITIES="),
     ],
