@@ -178,7 +178,8 @@ def differences(arms: Sequence[Arm]) -> Figure | None:
             axes.plot([found.low, found.high], [place, place], linewidth=1.6, color=looks["color"])
     for line, group in enumerate(groups):
         place = line + [arm.group for arm in arms].index(group)
-        axes.text(0.02, place, group, transform=axes.get_yaxis_transform(), va="center", fontweight="bold")
+        looks = {"transform": axes.get_yaxis_transform(), "va": "center", "fontweight": "bold", "fontsize": 9}
+        axes.text(0.02, place, textwrap.fill(group, 38), **looks).set_in_layout(False)  # whose width would shrink axes
     axes.set(xlabel="points beside the dense teacher's student", ylim=(len(arms) + len(groups) - 0.5, -0.5))
     axes.set_yticks(places, [textwrap.fill(arm.label, 22) for arm in arms])
     return figure

@@ -31,10 +31,14 @@ class Table(NamedTuple):
 def groups(rows: list[data.Row]) -> dict[tuple[str, str], list[data.Row]]:
     """Task and student -> its rows, and those of the same student without a teacher.
 
-    The latter of "3 layers + 4000 unlabelled rows" are those of "3 layers": only a teacher has use for what is added.
+    The latter of "3 layers + 4000 unlabelled rows" are those of "3 layers", since only a teacher has use for what is
+    added; where "3 layers" has no others, it is left out.
     """
     found = {}
-    for task, student in sorted({(row.task, row.student) for row in rows if row.student}):
+    students = {(row.task, row.student) for row in rows if row.student and row.method != data.ALONE}
+    with_teacher = {(task, student.partition(" + ")[0]) for task, student in students}
+    students |= {(row.task, row.student) for row in rows if row.method == data.ALONE} - with_teacher
+    for task, student in sorted(students):
         plain = student.partition(" + ")[0]
         found[task, student] = [
             row

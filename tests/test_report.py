@@ -231,6 +231,8 @@ def test_students_taught_on_text_without_labels_are_held_against_those_without_a
     plain = rows_of(outputs)
     taught = [replace(row, student=f"{row.student} + 20 unlabelled rows") for row in plain if row.student]
     alone = [replace(row, method=data.ALONE, value=row.value + 0.01) for row in plain if row.method == data.TRIAL]
+    table = comparisons.comparison_table(taught + alone, True, {})
+    assert [line[1] for line in table.lines if line[2] == data.ALONE] == ["2 layers + 20 unlabelled rows"]
     [arm] = [arm for arm in comparisons.arms(taught + alone) if arm.method == data.ALONE]
     assert arm.group == "RTE, student: 2 layers + 20 unlabelled rows"
     assert arm.compared.difference == pytest.approx(1)
