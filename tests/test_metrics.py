@@ -82,6 +82,16 @@ def test_a_constant_prediction_correlates_with_nothing():
     assert set(compute_metrics("corr", np.ones((5, 1)), np.arange(5.0)).values()) == {0.0}
 
 
+def test_scores_that_differ_by_rounding_alone_correlate_as_exactly_as_any():
+    labels = np.random.default_rng(0).uniform(0, 5, 1500).astype(np.float32)
+    scores = np.full((1500, 1), 2.5, np.float32)
+    scores[7] = np.nextafter(np.float32(2.5), np.float32(3))
+    of_one = np.zeros(1500)
+    of_one[7] = 1
+    expected = scipy.stats.pearsonr(of_one, labels)[0]
+    assert compute_metrics("corr", scores, labels)["pearson_corr"] == pytest.approx(expected)
+
+
 def test_predictions_are_classes_or_scores():
     assert predictions_of(np.array([[0.1, 0.2, 0.0]])).tolist() == [1]
     assert predictions_of(np.array([[3.5], [1.0]])).tolist() == [3.5, 1.0]
