@@ -44,10 +44,7 @@ def correlations(predictions: np.ndarray, labels: np.ndarray) -> Metrics:
     """Pearson and Spearman correlation and their mean; 0 if either side is constant, where they are undefined."""
     from scipy.stats import pearsonr, spearmanr
 
-    predictions, labels = (
-        np.asarray(predictions, float),
-        np.asarray(labels, float),
-    )  # which may differ by rounding alone
+    predictions, labels = np.asarray(predictions, float), np.asarray(labels, float)  # which may differ by an ulp
     defined = len(labels) > 1 and np.ptp(predictions) > 0 and np.ptp(labels) > 0
     pearson = float(pearsonr(predictions, labels)[0]) if defined else 0.0
     spearman = float(spearmanr(predictions, labels)[0]) if defined else 0.0
