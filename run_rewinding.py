@@ -27,12 +27,14 @@ from stage import Stage, TeacherOutputs, entry_point
 from utils import arguments, paths, processes
 from utils.errors import InputError
 from utils.evaluation import scheduled_logits_fn
-from utils.files import read_json
+from utils.files import checkpoint_digest, read_json
 from utils.flags import number
 from utils.folder import RESULT, checkpoint_settings
 from utils.halving import Competition
+from utils.settings import RECIPE, differences
 
 PRECISION = ("use_fp16", "use_bf16")  # flags
+TRAINED_BY = ("seed", "unlabelled", *RECIPE, *map("{}_weight".format, INTERMEDIATE_LOSSES))  # flags
 
 
 def parse_args(argv=None):
@@ -197,6 +199,21 @@ def trial_metrics(stage):
     return _measured_alike(stage, "student_layer", "layer_choice", "student_sparsity").get("student", {})
 
 
+def trial_notes(stage):
+    """In which flags and data the training of stage 4's trial student differed from this run's, as notes."""
+    scored = checkpoint_settings(stage.args.teacher_model_path)
+    path = Path(scored["student_model_path"])
+    trial = checkpoint_settings(path) if path.is_dir() else {}
+    if not trial or checkpoint_digest(path) != scored["inputs"].get("student_model_path"):
+        return []  # gone, or made again
+    now = {name: stage.settings[name] for name in TRAINED_BY if name in stage.settings}
+    now["inputs"] = {
+        name: digest for name, digest in stage.settings["inputs"].items() if name in ("train", "unlabelled")
+    }
+    changed = differences(trial, now)
+    return [f"the trial student was trained otherwise: {', '.join(changed)}"] if changed else []
+
+
 def finish_sweep(stage):
     """Write the metrics of all sparsities, also of other runs of the same sweep; print them beside the trial's."""
     # the results in the folder, the best sparsities by --selection_metric, and the trial student's metrics
@@ -216,6 +233,7 @@ def finish_sweep(stage):
     spreads = [f"{s} %: {row['spread_factor']:.3f}" for s, row in results.items() if "spread_factor" in row]
     spread = f"logits have the spread of the teacher's cut at {stage.args.match_spread} %, by the factors"
     notes += [f"{spread} {', '.join(spreads)}"] if spreads else []
+    notes += trial_notes(stage) if trial else []
     notes += [f"dropped early, with their best metric until then: {', '.join(dropped)}"] if dropped else []
     stage.finish(metrics, header, rows, notes)
 
@@ -233,6 +251,7 @@ def finish_schedule(stage):
     left_out = [f"{sparsity} %" for sparsity, begin in turns if begin >= result["best_update"]]
     best = f"its best weights are those after update {result['best_update']} of {result['updates']}"
     notes = [f"{best}, before the turns of its teachers at {', '.join(left_out)}"] if left_out else []
+    notes += trial_notes(stage) if trial else []
     stage.finish({**result, "trial_student": trial}, ("", metric), rows, notes)
 
 

@@ -17,15 +17,9 @@ from utils.errors import InputError
 from utils.files import checkpoint_digest, written_beside
 from utils.folder import run_folders
 from utils.paths import checkpoint_name, sparsity_of
+from utils.settings import BATCH, OF_TEACHERS, RECIPE
 from utils.tasks import task_of
 
-OF_TEACHERS = ("temperature", "alpha", "unlabelled_weight", "unlabelled_per_epoch")
-BATCH = ("per_device_train_batch_size", "num_grad_accum_steps")
-RECIPE = (  # what students have alike that are held against each other
-    ("max_train_examples", "max_eval_examples", "max_length", "selection_split", "selection_metric")
-    + ("num_train_epochs", "num_patience_epochs", "log_interval", *BATCH, "learning_rate", "lr_scheduler_type")
-    + ("warmup_proportion", "weight_decay", "max_grad_norm", "use_bf16", "use_fp16", *OF_TEACHERS)
-)
 MACHINE = ("num_processes", "hardware", "cpu_threads", "torch_version", "transformers_version", "git_commit")
 SETTINGS = ("seed", "model_path", *RECIPE, "unlabelled", "score_split", "halving", *MACHINE)
 TEACHER, ALONE, TRIAL = "the teacher itself", "no teacher", "dense teacher"

@@ -77,6 +77,11 @@ def test_the_whole_chain(tmp_path, monkeypatch, bert_folder, task, student, caps
     printed = capsys.readouterr().out
     assert "teacher sparsity" in printed
     assert "written to" in printed
+    assert "trained otherwise" not in printed
+    other = ["--alpha", "0.25", "--num_train_epochs", "1", "--teacher_sparsity", "90", "--output_dir", "other"]
+    run_rewinding.main([*flags, *QUICK, *STUDENTS[student], *other])
+    note = "the trial student was trained otherwise: --alpha 0.5, now 0.25, --num_train_epochs 2, now 1\n"
+    assert note in capsys.readouterr().out
     submission = (rewind / ("RTE.tsv" if task == "rte" else "STS-B.tsv")).read_text().splitlines()
     assert submission[0] == "index\tprediction"
     assert len(submission) == 10

@@ -19,6 +19,13 @@ FINISHED_AT = "finished_at"  # its entry that tells a checkpoint from the same o
 WITHOUT_EFFECT = {"data_dir", "debug", "do_distil", "do_rewind", "do_test", "do_train", "output_dir", "overwrite"}
 WITHOUT_EFFECT |= {"report_to", "save_interval", "teacher_sparsity"}
 NO_FLAGS = {"num_processes": "processes", "stage": "stage"}  # settings -> what they are called
+OF_TEACHERS = ("temperature", "alpha", "unlabelled_weight", "unlabelled_per_epoch")
+BATCH = ("per_device_train_batch_size", "num_grad_accum_steps")
+RECIPE = (  # what students have alike that are held against each other
+    ("max_train_examples", "max_eval_examples", "max_length", "selection_split", "selection_metric")
+    + ("num_train_epochs", "num_patience_epochs", "log_interval", *BATCH, "learning_rate", "lr_scheduler_type")
+    + ("warmup_proportion", "weight_decay", "max_grad_norm", "use_bf16", "use_fp16", *OF_TEACHERS)
+)
 DEV_ROWS = {"selection_split": "dev", "max_eval_examples": None}  # flags that choose rows of dev -> default
 
 
