@@ -27,14 +27,16 @@ from stage import Stage, TeacherOutputs, entry_point
 from utils import arguments, paths, processes
 from utils.errors import InputError
 from utils.evaluation import scheduled_logits_fn
-from utils.files import checkpoint_digest, read_json
+from utils.files import checkpoint_digest, has_weights, read_json
 from utils.flags import number
 from utils.folder import RESULT, checkpoint_settings
 from utils.halving import Competition
-from utils.settings import RECIPE, differences
+from utils.settings import differences, recipe_of
 
 PRECISION = ("use_fp16", "use_bf16")  # flags
-TRAINED_BY = ("seed", "unlabelled", *RECIPE, *map("{}_weight".format, INTERMEDIATE_LOSSES))  # flags
+# settings and inputs that a student's weights depend on, beside the recipe
+TRAINED_BY = ("seed", "task", "unlabelled", *map("{}_weight".format, INTERMEDIATE_LOSSES))
+TRAINED_ON = ("student_model_path", "train", "unlabelled")
 
 
 def parse_args(argv=None):
@@ -204,13 +206,15 @@ def trial_notes(stage):
     scored = checkpoint_settings(stage.args.teacher_model_path)
     path = Path(scored["student_model_path"])
     trial = checkpoint_settings(path) if path.is_dir() else {}
-    if not trial or checkpoint_digest(path) != scored["inputs"].get("student_model_path"):
+    if not trial or (has_weights(path) and checkpoint_digest(path) != scored["inputs"].get("student_model_path")):
         return []  # gone, or made again
-    now = {name: stage.settings[name] for name in TRAINED_BY if name in stage.settings}
-    now["inputs"] = {
-        name: digest for name, digest in stage.settings["inputs"].items() if name in ("train", "unlabelled")
-    }
-    changed = differences(trial, now)
+    before, now = (
+        {**recipe_of(settings), **{name: settings[name] for name in TRAINED_BY if name in settings}}
+        for settings in (trial, stage.settings)
+    )
+    before["inputs"] = trial["inputs"]
+    now["inputs"] = {name: digest for name, digest in stage.settings["inputs"].items() if name in TRAINED_ON}
+    changed = differences(before, now)
     return [f"the trial student was trained otherwise: {', '.join(changed)}"] if changed else []
 
 

@@ -181,8 +181,8 @@ def _score_range(path: str, config: dict[str, Any]) -> tuple[float, float] | Non
     found = config.get("score_range")
     if found is None:
         names = config.get("id2label") or {}
-        was_trained_here = list(names.values()) == [SCORE] and (is_ours(config) or made_with(path))
-        return SCORE_RANGE if was_trained_here else None
+        was_trained_here = is_ours(config) or "export_source" in config or made_with(path)
+        return SCORE_RANGE if was_trained_here and list(names.values()) == [SCORE] else None
     if not is_range(found):
         raise InputError(f"{path}: score_range {found} of config.json: expected the lowest and the highest score")
     return found[0], found[1]

@@ -236,7 +236,7 @@ def notes(parts: dict[str, Split], task: Task) -> Iterator[str]:
         texts = {text for row in train for text in row}
         recur = sum(not texts.isdisjoint(row) for row in texts_of(parts["dev"]))
         if recur:
-            yield f"{recur} rows of dev have a text that is in train, too, with the other or another one beside it"
+            yield f"{recur} rows of dev share one of their two texts with a row of train"
     count = Counter(map(_folded, task.labels))
     alike = [label for label in task.labels if count[_folded(label)] > 1]
     if alike:

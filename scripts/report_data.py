@@ -3,7 +3,6 @@
 import argparse
 import csv
 import json
-import math
 import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +16,7 @@ from utils.errors import InputError
 from utils.files import checkpoint_digest, written_beside
 from utils.folder import run_folders
 from utils.paths import checkpoint_name, sparsity_of
-from utils.settings import BATCH, OF_TEACHERS, RECIPE
+from utils.settings import OF_TEACHERS, RECIPE, recipe_of
 from utils.tasks import task_of
 
 MACHINE = ("num_processes", "hardware", "cpu_threads", "torch_version", "transformers_version", "git_commit")
@@ -209,10 +208,8 @@ def _row(folder: Path, name: str, args: dict[str, Any], metrics: dict[str, Any])
 
 
 def _recipe(args: dict[str, Any]) -> dict[str, Any]:
-    is_alone = args.get("model_type") == "ft"
-    recipe = {name: args[name] for name in RECIPE if name in args and not (is_alone and name in OF_TEACHERS)}
-    per_update = math.prod(recipe.pop(name, 1) for name in BATCH) * args.get("num_processes", 1)
-    return {**recipe, "examples_per_update": per_update}
+    left_out = OF_TEACHERS if args.get("model_type") == "ft" else ()
+    return {name: value for name, value in recipe_of(args).items() if name not in left_out}
 
 
 def _method(name: str, args: dict[str, Any], metrics: dict[str, Any]) -> str:

@@ -77,9 +77,11 @@ def results_table(rows: list[data.Row], speeds: dict[str, float], measured: str)
     lines = []
     notes = []
     teachers = [row for row in rows if row.method == data.TEACHER]
-    for student in ["", *sorted({row.student for row in rows if row.student})]:
+    students = {"": teachers}
+    for (_, student), found in groups(rows).items():
+        students[student] = students.get(student, []) + found
+    for student, mine in students.items():
         names = [data.ALONE, data.TRIAL, *methods, *variants.methods_of(rows)] if student else [data.TEACHER]
-        mine = [row for row in rows if row.student == student]
         found = {(n, t): [r for r in mine if (r.method, r.task) == (n, t)] for n in names for t in tasks}
         means = {where: _mean(there, rows) for where, there in found.items()}
         for name in names:

@@ -50,7 +50,8 @@ STAGES=
 for WORD in "$@"; do
   case ${WORD%%=*} in
     --task_name) fail "--task_name: the first argument of this script" ;;
-    --data_dir | --model_path) NAME=${WORD%%=*}; NAME=${NAME#--}; fail "--$NAME: set by the variable ${NAME^^}" ;;
+    --data_dir) fail "--data_dir: set by the variable DATA_DIR" ;;
+    --model_path) fail "--model_path: set by the variable MODEL_PATH" ;;
     --lam) fail "--lam: set by the variable LAMS" ;;
     --student_layer) fail "--student_layer: set by the variable STUDENT_LAYERS" ;;
     --student_sparsity) fail "--student_sparsity: set by the variable STUDENT_SPARSITIES" ;;

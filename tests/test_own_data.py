@@ -101,6 +101,7 @@ def test_classes_of_a_csv_go_through_all_stages(in_tmp_path, bert_folder, capsys
     config = read_json(folder / "ckpt_0/config.json")
     assert config["id2label"] == dict(zip("012", labels, strict=True))
     assert "score_range" not in config
+    assert "trained otherwise" not in (folder / "log.txt").read_text()
 
     # the test set, which has no labels
     predictions = read_csv(folder / "reviews.csv")
@@ -256,7 +257,7 @@ def test_labels_that_may_be_the_same_or_none_and_premises_in_both_parts_are_name
     printed = capsys.readouterr().out
     assert "labels that may be the same: '1', '1.0'\n" in printed
     assert "classes that may stand for a missing label: 'nan'\n" in printed
-    assert "rows of dev have a text that is in train, too" in printed
+    assert "rows of dev share one of their two texts with a row of train" in printed
 
 
 def test_many_classes_and_other_scripts(in_tmp_path, capsys):
@@ -539,6 +540,6 @@ def test_a_spreadsheets_quotes_around_texts_with_commas_are_warned_of(in_tmp_pat
     folder = Path("datasets/films")
     folder.mkdir(parents=True)
     (folder / "task.json").write_text(json.dumps(definition()))
-    (folder / "train.tsv").write_text(f'text\tlabel\n"a, b"\ta\ngood\tb\n{third}\tb\n')
+    (folder / "train.tsv").write_text(f'text\tlabel\n"a, b"\ta\ngood\tb\n{third}\tb\n"a, ""b"""\ta\n')
     read_split("films", "datasets", "train")
-    assert ("2 fields with a CSV writer's quotes, the first in line 2" in caplog.text) == is_warned
+    assert ("3 fields with a CSV writer's quotes, the first in line 2" in caplog.text) == is_warned

@@ -233,6 +233,9 @@ def test_students_taught_on_text_without_labels_are_held_against_those_without_a
     alone = [replace(row, method=data.ALONE, value=row.value + 0.01) for row in plain if row.method == data.TRIAL]
     table = comparisons.comparison_table(taught + alone, True, {})
     assert [line[1] for line in table.lines if line[2] == data.ALONE] == ["2 layers + 20 unlabelled rows"]
+    lines = tables.results_table(taught + alone, {}, "").lines
+    assert {line[0] for line in lines} == {"", "2 layers + 20 unlabelled rows"}
+    assert [line[2] for line in lines if line[1] == data.ALONE] != ["missing"]
     [arm] = [arm for arm in comparisons.arms(taught + alone) if arm.method == data.ALONE]
     assert arm.group == "RTE, student: 2 layers + 20 unlabelled rows"
     assert arm.compared.difference == pytest.approx(1)

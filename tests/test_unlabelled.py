@@ -383,6 +383,11 @@ def test_both_stages_that_distil_take_it_and_say_so(workplace, capsys):
     test.rename("elsewhere.tsv")  # its rows would be trained on
     assert "the content of test has changed" in refused(run_distillation, capsys, *BOTH, *BRIEF, *flags)
     Path("elsewhere.tsv").rename(test)
+    settings = read(folder / "ckpt" / "args.json")
+    del settings["inputs"]["test"]  # as in earlier versions
+    (folder / "ckpt" / "args.json").write_text(json.dumps(settings))
+    run_distillation.main([*BOTH, *BRIEF, *flags])
+    assert "finished before with the same arguments" in capsys.readouterr().out
     for other, message in (([], "--unlabelled ['"), ([*flags[:4]], "--unlabelled_weight 0.5, now 1.0")):
         assert message in refused(run_distillation, capsys, *BOTH, *BRIEF, *other)
 

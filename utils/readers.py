@@ -117,18 +117,17 @@ def read_own(path: Path, task: Task, split: str, max_examples: int | None = None
     columns = task.text if split == "test" else (*task.text, task.label_column)
     texts: list[list[str]] = []
     labels: list[float] = []
-    quoted: list[int] = []  # line of each field in a CSV writer's quotes, which .tsv files do not have
-    with_comma: dict[int, list[str]] = {}  # line -> texts of a .tsv that a spreadsheet would have put in quotes
+    quoted: list[int] = []  # line of each field of a .tsv in a CSV writer's quotes, which it should not have
+    with_comma: list[tuple[int, str]] = []  # line and text of each field that a spreadsheet puts in quotes in a .tsv
     for line, row in islice(read_columns(path, columns), max_examples):
         texts.append(row[: len(task.text)])
         check_texts(texts[-1], task.text, f"{path} line {line}")
         labels.append(0.0 if split == "test" else _label(row[-1], task, path, line))
         if path.suffix.lower() == ".tsv":
             quoted += [line for text in texts[-1] if is_quoted(text)]
-            if found := [text for text in texts[-1] if "," in text]:
-                with_comma[line] = found
-    if len(with_comma) > 1 and all(text[0] == text[-1] == '"' for found in with_comma.values() for text in found):
-        quoted = sorted({*quoted, *with_comma})
+            with_comma += [(line, text) for text in texts[-1] if "," in text]
+    if len(with_comma) > 1 and all(text[0] == text[-1] == '"' for _, text in with_comma):
+        quoted = sorted([*quoted, *(line for line, text in with_comma if not is_quoted(text))])
     return _as_split(path, task, texts, labels, quoted)
 
 

@@ -75,14 +75,15 @@ def limits(tokenizer: Tokenizer, *configs: Any) -> tuple[int, int]:
     """How many positions and token types models of these configurations have, the fewest of them.
 
     Raises:
-        InputError: the tokenizer knows tokens that a model does not, or pads with another token than the one that
-            the model's family counts positions by.
+        InputError: the tokenizer knows tokens that a model does not.
     """
     for config in configs:
         if getattr(config, "model_type", None) in AFTER_PAD and tokenizer.pad_token_id != config.pad_token_id:
-            raise InputError(
-                f"the tokenizer pads with id {tokenizer.pad_token_id}, the model counts positions by pad_token_id "
-                f"{config.pad_token_id} of its config.json, expected the same"
+            logger.warning(
+                "the tokenizer pads with id %s, config.json says %s: Hugging Face's class counts positions over tokens "
+                "of other ids than that, this code over all; they differ if a text has such a token",
+                tokenizer.pad_token_id,
+                config.pad_token_id,
             )
     positions, vocabulary, token_types = (
         min(getattr(config, name) for config in configs)

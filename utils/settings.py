@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ FINISHED_AT = "finished_at"  # its entry that tells a checkpoint from the same o
 # flags without influence on a result, or only on which part of it is computed
 WITHOUT_EFFECT = {"data_dir", "debug", "do_distil", "do_rewind", "do_test", "do_train", "output_dir", "overwrite"}
 WITHOUT_EFFECT |= {"report_to", "save_interval", "teacher_sparsity"}
-NO_FLAGS = {"num_processes": "processes", "stage": "stage"}  # settings -> what they are called
+# settings -> what they are called
+NO_FLAGS = {"num_processes": "processes", "stage": "stage", "examples_per_update": "examples an update"}
 OF_TEACHERS = ("temperature", "alpha", "unlabelled_weight", "unlabelled_per_epoch")
 BATCH = ("per_device_train_batch_size", "num_grad_accum_steps")
 RECIPE = (  # what students have alike that are held against each other
@@ -43,6 +45,13 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 def of_a_stage(found: dict[str, Any]) -> dict[str, Any]:
     """The content of an args.json; {} if another program wrote it, which digests no inputs."""
     return found if isinstance(found.get("inputs"), dict) else {}
+
+
+def recipe_of(found: dict[str, Any]) -> dict[str, Any]:
+    """What there is of RECIPE in the settings of a run, BATCH as the examples of an update."""
+    recipe = {name: found[name] for name in RECIPE if name in found}
+    per_update = math.prod(recipe.pop(name, 1) for name in BATCH) * found.get("num_processes", 1)
+    return {**recipe, "examples_per_update": per_update}
 
 
 def input_digests(args: argparse.Namespace) -> dict[str, str]:
@@ -73,6 +82,8 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     inputs = now["inputs"]
     inputs_before = before.get("inputs", {})
     read_before = [name for name in inputs if before.get(name, "") is not None]  # by a flag that was given, or always
+    if "test" not in inputs_before:  # as in earlier versions
+        read_before = [name for name in read_before if name != "test"]
     changed = [f"the content of {name} has changed" for name in read_before if inputs[name] != inputs_before.get(name)]
 
     # settings that this run does not have, such as flags of other versions, do not count
@@ -102,6 +113,7 @@ def run_id(now: dict[str, Any]) -> str:
     """A digest of the settings that influence the result; equal for two runs without `differences`."""
     left_out = {*WITHOUT_EFFECT, *now["inputs"]}  # of inputs the content counts, not the path
     content = {name: value for name, value in now.items() if name not in left_out and value is not None}
+    content["inputs"] = {name: digest for name, digest in now["inputs"].items() if name != "test"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
