@@ -80,7 +80,7 @@ def results_table(rows: list[data.Row], speeds: dict[str, float], measured: str)
     students = {"": teachers}
     for (_, student), found in groups(rows).items():
         students[student] = students.get(student, []) + found
-    for student, mine in students.items():
+    for student, mine in sorted(students.items()):
         names = [data.ALONE, data.TRIAL, *methods, *variants.methods_of(rows)] if student else [data.TEACHER]
         found = {(n, t): [r for r in mine if (r.method, r.task) == (n, t)] for n in names for t in tasks}
         means = {where: _mean(there, rows) for where, there in found.items()}
