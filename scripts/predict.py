@@ -91,8 +91,8 @@ def text_reader(args: argparse.Namespace, of_task: TaskColumns) -> Callable[[], 
     """How the texts of all rows are read: text_reader(...)(), any number of times.
 
     Raises:
-        InputError: the input is missing or of another kind, or its columns are not known or as many as the task's; and
-            from reading, what read_columns raises, or that a text is empty.
+        InputError: the input is missing or of another kind, or its columns are not known, or are more or fewer than
+            the task's; and from reading, what read_columns raises, or that a text is empty.
     """
     path = Path(args.input)
     if args.input != "-" and path.suffix.lower() in SUFFIXES:

@@ -30,6 +30,7 @@ from utils.evaluation import predict, teacher_logits_fn
 from utils.readers import Split, read_split
 from utils.reading import load_data
 from utils.resume import StateFile
+from utils.settings import run_id, settings
 from utils.tasks import TASKS, find_task
 from utils.tokenizer import load_tokenizer
 from utils.training import fit
@@ -356,6 +357,14 @@ def seen_twice(rows: list[int]) -> int:
 
 
 # the stages
+
+
+def test_a_run_that_was_stopped_does_not_go_on_beside_another_test_file(workplace):
+    args = run_distillation.parse_args([*BOTH, "--unlabelled", write_pairs(workplace / "a.jsonl", PAIRS)])
+    with_test = run_id(settings(args))
+    assert run_id(settings(args)) == with_test
+    (workplace / "datasets" / "rte" / "test.tsv").unlink()
+    assert run_id(settings(args)) != with_test
 
 
 def test_both_stages_that_distil_take_it_and_say_so(workplace, capsys):

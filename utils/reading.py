@@ -16,7 +16,7 @@ from utils.batches import Examples, concatenate
 from utils.cache import load_examples, load_unlabelled
 from utils.errors import InputError
 from utils.flags import MAX_LENGTH
-from utils.tasks import has_split, split_path, submission_splits
+from utils.tasks import split_path, submission_splits, test_splits
 from utils.tokenizer import Tokenizer
 from utils.unlabelled import drop_rows, row_keys
 
@@ -110,11 +110,8 @@ def check_token_types(examples: Examples, token_types: int, source: str) -> None
 
 def _load_unlabelled(args: argparse.Namespace, tokenizer: Tokenizer, max_length: int) -> Examples:
     """The rows of all files of --unlabelled that are none of dev or test, of which all rows count, on the CPU."""
-    splits = ["dev", *submission_splits(args.task_name, args.data_dir).values()]
-    if not has_split(args.task_name, args.data_dir, "test"):
-        splits.remove("test")
     held_out = set()
-    for split in splits:
+    for split in ("dev", *test_splits(args.task_name, args.data_dir)):
         held_out.update(row_keys(load_examples(args.task_name, args.data_dir, split, tokenizer, max_length)))
     parts = []
     for name in args.unlabelled:

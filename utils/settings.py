@@ -12,7 +12,7 @@ from utils import processes
 from utils.errors import InputError
 from utils.files import checkpoint_digest, fingerprint
 from utils.rows import listed
-from utils.tasks import find_task, split_path, submission_splits
+from utils.tasks import find_task, split_path, test_splits
 
 SETTINGS = "args.json"
 FINISHED_AT = "finished_at"  # its entry that tells a checkpoint from the same one made again
@@ -64,9 +64,8 @@ def input_digests(args: argparse.Namespace) -> dict[str, str]:
     if getattr(args, "unlabelled", None):
         with contextlib.suppress(OSError):  # one by one, since their order is that of the rows
             digests["unlabelled"] = " ".join(fingerprint([Path(path)]) for path in args.unlabelled)
-        digests["test"] = "none"  # whose rows are left out of them
-        with contextlib.suppress(InputError, OSError):
-            splits = submission_splits(args.task_name, args.data_dir).values()
+        with contextlib.suppress(InputError, OSError):  # whose rows are left out of them
+            splits = test_splits(args.task_name, args.data_dir)
             digests["test"] = fingerprint([split_path(args.task_name, args.data_dir, split) for split in splits])
     return digests
 
@@ -113,7 +112,6 @@ def run_id(now: dict[str, Any]) -> str:
     """A digest of the settings that influence the result; equal for two runs without `differences`."""
     left_out = {*WITHOUT_EFFECT, *now["inputs"]}  # of inputs the content counts, not the path
     content = {name: value for name, value in now.items() if name not in left_out and value is not None}
-    content["inputs"] = {name: digest for name, digest in now["inputs"].items() if name != "test"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
