@@ -16,7 +16,8 @@ from utils.batches import Examples, concatenate
 from utils.cache import load_examples, load_unlabelled
 from utils.errors import InputError
 from utils.flags import MAX_LENGTH
-from utils.tasks import split_path, submission_splits, test_splits
+from utils.settings import test_splits
+from utils.tasks import split_path, submission_splits
 from utils.tokenizer import Tokenizer
 from utils.unlabelled import drop_rows, row_keys
 

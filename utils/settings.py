@@ -12,7 +12,7 @@ from utils import processes
 from utils.errors import InputError
 from utils.files import checkpoint_digest, fingerprint
 from utils.rows import listed
-from utils.tasks import find_task, split_path, test_splits
+from utils.tasks import find_task, has_split, split_path, submission_splits
 
 SETTINGS = "args.json"
 FINISHED_AT = "finished_at"  # its entry that tells a checkpoint from the same one made again
@@ -52,6 +52,12 @@ def recipe_of(found: dict[str, Any]) -> dict[str, Any]:
     recipe = {name: found[name] for name in RECIPE if name in found}
     per_update = math.prod(recipe.pop(name, 1) for name in BATCH) * found.get("num_processes", 1)
     return {**recipe, "examples_per_update": per_update}
+
+
+def test_splits(task_name: str, data_dir: str) -> list[str]:
+    """Those of `submission_splits` whose files are there."""
+    splits = submission_splits(task_name, data_dir).values()
+    return [split for split in splits if split != "test" or has_split(task_name, data_dir, "test")]
 
 
 def input_digests(args: argparse.Namespace) -> dict[str, str]:

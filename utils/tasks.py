@@ -296,9 +296,3 @@ def submission_splits(task_name: str, data_dir: str) -> dict[str, str]:
     if task.has_diagnostic and split_path(task_name, data_dir, DIAGNOSTIC).is_file():
         splits[DIAGNOSTIC_FILE] = DIAGNOSTIC
     return splits
-
-
-def test_splits(task_name: str, data_dir: str) -> list[str]:
-    """Those of `submission_splits` whose files are there."""
-    splits = submission_splits(task_name, data_dir).values()
-    return [split for split in splits if split != "test" or has_split(task_name, data_dir, "test")]
